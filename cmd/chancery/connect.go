@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/charter"
+	"chancery.dev/chancery/internal/chunk"
+	"chancery.dev/chancery/internal/embassy"
+	"chancery.dev/chancery/internal/home"
+	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/seal"
+	"chancery.dev/chancery/internal/shard"
+)
+
+// The archive knows embassies by two small interfaces, and package embassy knows nothing of archives; here they meet.
+
+// remote is an embassy's client as the archive wants it.
+type remote struct{ *embassy.Client }
+
+// Check asks for what is missing, or has the embassy read its disk.
+func (r remote) Check(ctx context.Context, names []shard.Name, read bool) ([]archive.Flaw, error) {
+	var flaws []archive.Flaw
+	if read {
+		damage, err := r.Scrub(ctx, names)
+		for _, d := range damage {
+			flaws = append(flaws, archive.Flaw{Name: d.Name, What: d.What})
+		}
+		return flaws, err
+	}
+	missing, err := r.Missing(ctx, names)
+	for _, n := range missing {
+		flaws = append(flaws, archive.Flaw{Name: n, What: "missing"})
+	}
+	return flaws, err
+}
+
+// connection is an open home and what it takes to speak to its embassies.
+type connection struct {
+	home    *home.Home
+	key     ed25519.PrivateKey
+	clients map[charter.EmbassyID]*embassy.Client
+}
+
+// homeFlag gives a command --home.
+func homeFlag(c *cobra.Command) *string {
+	return c.Flags().String("home", os.Getenv("CHANCERY_HOME"), "home folder (default: $CHANCERY_HOME)")
+}
+
+// connect opens a home. With exclusive nobody else may work in it meanwhile.
+func connect(dir string, exclusive bool) (*connection, error) {
+	if dir == "" {
+		return nil, &failure{err: errors.New("which home folder?"), code: exitUsage, hint: "name it with --home HOME or CHANCERY_HOME"}
+	}
+	h, err := home.Open(dir, exclusive)
+	if err != nil {
+		return nil, err
+	}
+	key, err := h.AgentKey()
+	if err != nil {
+		h.Close()
+		return nil, err
+	}
+	return &connection{home: h, key: key, clients: map[charter.EmbassyID]*embassy.Client{}}, nil
+}
+
+func (c *connection) close() {
+	for _, x := range c.clients {
+		x.Close()
+	}
+	c.home.Close()
+}
+
+// client speaks to an accredited embassy.
+func (c *connection) client(e charter.Embassy) *embassy.Client {
+	if c.clients[e.ID] == nil {
+		c.clients[e.ID] = dial(e, c.home.Charter.State.ID, c.key)
+	}
+	return c.clients[e.ID]
+}
+
+func dial(e charter.Embassy, state charter.StateID, key ed25519.PrivateKey) *embassy.Client {
+	return embassy.Dial(embassy.ClientConfig{URL: e.URLs[0], ServerKey: e.PublicKey(), ClientKey: key, State: state})
+}
+
+// agent is who signs the heads of this home.
+func (c *connection) agent() *archive.Agent {
+	host, _ := os.Hostname()
+	return agentOf(c.home.Charter, c.key, host)
+}
+
+func agentOf(c *charter.Charter, key ed25519.PrivateKey, host string) *archive.Agent {
+	a := &archive.Agent{Key: key, CharterNumber: c.Number, CharterHash: c.Hash(), Host: host}
+	for _, x := range c.Agents {
+		a.Trusted = append(a.Trusted, x.PublicKey())
+	}
+	return a
+}
+
+// register opens a register for the archive.
+func (c *connection) register(name string) (*home.Register, *archive.Register, error) {
+	r, err := c.home.Register(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	reg, err := archiveRegister(c.home.Charter, r.Record, r.Secrets, r.Dir, c.client)
+	return r, reg, err
+}
+
+// registers are all registers, or those named.
+func (c *connection) registers(names []string) ([]string, error) {
+	if len(names) > 0 {
+		return names, nil
+	}
+	return c.home.Registers()
+}
+
+// archiveRegister puts a register together for the archive.
+func archiveRegister(c *charter.Charter, rec *charter.Register, s *charter.RegisterSecrets, dir string, client func(charter.Embassy) *embassy.Client) (*archive.Register, error) {
+	public, err := seal.ParsePublicKey(rec.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	reg := &archive.Register{
+		State: rec.State, ID: rec.ID, Name: s.Name, Epoch: rec.Epoch, Public: public,
+		IDKey: chunk.IDKey(s.IDKey), GearKey: s.GearKey, IndexKey: seal.Key(s.IndexKey), MaskKey: shard.MaskKey(s.MaskKey),
+		K: int(rec.K), Dir: dir,
+	}
+	for _, id := range rec.Members {
+		e, ok := c.EmbassyByID(id)
+		if !ok {
+			return nil, fmt.Errorf("register %s: embassy %s is not in the charter", s.Name, id)
+		}
+		x := remote{client(e)}
+		reg.Members = append(reg.Members, archive.Member{ID: id, Name: e.Name, Objects: x, Records: x})
+	}
+	return reg, nil
+}
+
+// tellCharter brings an embassy up to the newest charter, one step at a time, and gives it every charter there was,
+// so that a kit of any age can be followed to the newest from any embassy.
+func (c *connection) tellCharter(ctx context.Context, e charter.Embassy) error {
+	x := c.client(e)
+	st, err := x.Status(ctx)
+	if err != nil {
+		return err
+	}
+	for n := st.CharterNumber + 1; n <= c.home.Charter.Number; n++ {
+		doc, sig, err := c.home.CharterAt(n)
+		if err != nil {
+			return err
+		}
+		if err := x.PutCharter(ctx, doc, sig); err != nil {
+			return fmt.Errorf("%s: charter %d: %w", e.Name, n, err)
+		}
+	}
+	known, err := x.ListRecords(ctx, ledger.Charter, [16]byte{}, 0)
+	if err != nil {
+		return err
+	}
+	for n := uint64(len(known)) + 1; n <= c.home.Charter.Number; n++ {
+		doc, sig, err := c.home.CharterAt(n)
+		if err != nil {
+			return err
+		}
+		if err := x.PutRecord(ctx, charterSlot(n), charterRecord(doc, sig)); err != nil {
+			return fmt.Errorf("%s: charter %d: %w", e.Name, n, err)
+		}
+	}
+	return nil
+}
+
+func charterSlot(n uint64) ledger.Slot { return ledger.Slot{Kind: ledger.Charter, Sequence: n} }
+
+// charterRecord is a charter with its signatures as embassies keep it for recovery: the length of the document in
+// four bytes, the document, the signatures.
+func charterRecord(doc, sig []byte) []byte {
+	rec := binary.BigEndian.AppendUint32(nil, uint32(len(doc)))
+	return append(append(rec, doc...), sig...)
+}
+
+// parseCharterRecord takes one apart; the signatures are for the caller to check.
+func parseCharterRecord(rec []byte) (c *charter.Charter, sig []byte, err error) {
+	if len(rec) < 4 || uint64(binary.BigEndian.Uint32(rec)) > uint64(len(rec)-4) {
+		return nil, nil, fmt.Errorf("%w: a charter record is cut short", embassy.ErrForged)
+	}
+	n := 4 + binary.BigEndian.Uint32(rec)
+	c, err = charter.Parse(rec[4:n])
+	return c, rec[n:], err
+}

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"chancery.dev/chancery/internal/charter"
+	"chancery.dev/chancery/internal/embassy"
+	"chancery.dev/chancery/internal/ledger"
+)
+
+func embassyCommand(u *ui) *cobra.Command {
+	return noun("embassy", "Run an embassy, and accredit one",
+		"  chancery embassy serve --dir E --listen 127.0.0.1:7401",
+		embassyInit(u), embassyServe(u), embassyAccredit(u), embassyList(u))
+}
+
+func embassyInit(u *ui) *cobra.Command {
+	var dir, name, country, state string
+	c := &cobra.Command{
+		Use: "init", Short: "Make an embassy's folder and key, at the host", Args: cobra.NoArgs,
+		Long:    "Makes an embassy's folder and key from a state's charter (and its signature beside it, CHARTER.sig) and prints the\nkey's fingerprint, by which the state will know it. Nothing in the folder opens anything.",
+		Example: "  chancery embassy init --dir E --name lu --country LU --state charter.yaml",
+	}
+	c.Flags().StringVar(&dir, "dir", "", "the embassy's folder; it must not exist or be empty")
+	c.Flags().StringVar(&name, "name", "", "its name: small letters, digits, hyphens")
+	c.Flags().StringVar(&country, "country", "", "the host state's code, two capital letters")
+	c.Flags().StringVar(&state, "state", "", "the state's charter")
+	for _, n := range []string{"dir", "name", "country", "state"} {
+		_ = c.MarkFlagRequired(n)
+	}
+	c.RunE = func(*cobra.Command, []string) error {
+		doc, err := os.ReadFile(state)
+		if err != nil {
+			return err
+		}
+		sig, err := os.ReadFile(state + ".sig")
+		if err != nil {
+			return hinted(err, "the charter's signature belongs beside it: "+state+".sig")
+		}
+		fingerprint, err := embassy.Init(dir, name, country, doc, sig)
+		if err != nil {
+			return err
+		}
+		return u.answer(map[string]string{"name": name, "country": country, "fingerprint": fingerprint}, func(w io.Writer) {
+			fmt.Fprintln(w, fingerprint)
+		})
+	}
+	return c
+}
+
+func embassyServe(u *ui) *cobra.Command {
+	var dir, listen string
+	var quota, reserve int64
+	c := &cobra.Command{
+		Use: "serve", Short: "Serve an embassy until interrupted", Args: cobra.NoArgs,
+		Example: "  chancery embassy serve --dir E --listen 127.0.0.1:7401",
+	}
+	c.Flags().StringVar(&dir, "dir", "", "the embassy's folder")
+	c.Flags().StringVar(&listen, "listen", "127.0.0.1:7401", "address to listen at; port 0 takes a free one")
+	c.Flags().Int64Var(&quota, "quota", 0, "bytes that each state may store; 0 is without limit")
+	c.Flags().Int64Var(&reserve, "reserve", 0, "bytes of the disk to leave free (default 64 MiB)")
+	_ = c.MarkFlagRequired("dir")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		log := slog.New(slog.NewTextHandler(u.err, nil))
+		s, err := embassy.Open(dir, embassy.Options{Log: log, Quota: quota, Reserve: reserve, Version: version})
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		ln, err := net.Listen("tcp", listen)
+		if err != nil {
+			return hinted(err, "another address: --listen 127.0.0.1:0")
+		}
+		line := map[string]string{"url": "https://" + ln.Addr().String(), "fingerprint": s.Fingerprint()}
+		if u.json {
+			b, err := json.Marshal(line)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(u.out, "%s\n", b)
+		} else {
+			fmt.Fprintf(u.out, "serving at %s with key %s\n", line["url"], line["fingerprint"])
+		}
+		return s.Serve(c.Context(), ln)
+	}
+	return c
+}
+
+func embassyAccredit(u *ui) *cobra.Command {
+	var name, url, fingerprint string
+	c := &cobra.Command{
+		Use: "accredit", Short: "Take an embassy into the charter", Args: cobra.NoArgs,
+		Long:    "Asks whoever answers at the address for the embassy's key, compares it with the fingerprint that the embassy's\npeople gave you, and puts the embassy into the next charter, into the kits, and tells every embassy.",
+		Example: "  chancery embassy accredit --home HOME --name lu --url https://127.0.0.1:7401 --key SHA256:…",
+	}
+	dir := homeFlag(c)
+	c.Flags().StringVar(&name, "name", "", "the embassy's name")
+	c.Flags().StringVar(&url, "url", "", "its address, https://HOST:PORT")
+	c.Flags().StringVar(&fingerprint, "key", "", "the fingerprint that embassy init printed")
+	for _, n := range []string{"name", "url", "key"} {
+		_ = c.MarkFlagRequired(n)
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		conn, err := connect(*dir, true)
+		if err != nil {
+			return err
+		}
+		defer conn.close()
+		e, err := meet(c.Context(), conn.home.Charter.State.ID, name, url, fingerprint)
+		if err != nil {
+			return err
+		}
+		if old, ok := conn.home.Charter.EmbassyByName(name); !ok || old.ID != e.ID {
+			if err := conn.adopt(e); err != nil {
+				return err
+			}
+		}
+		if err := conn.tellCharter(c.Context(), e); err != nil {
+			return err
+		}
+		for _, other := range conn.home.Charter.Embassies {
+			if err := conn.tellCharter(c.Context(), other); err != nil {
+				u.note("%s has not heard of the new charter yet: %v", other.Name, err)
+			}
+		}
+		return u.answer(embassyAnswer(&e), func(w io.Writer) {
+			fmt.Fprintf(w, "%s (%s) is accredited in charter %d. The kits under %s/kits are renewed: hand them out again.\n",
+				e.Name, e.Country, conn.home.Charter.Number, *dir)
+		})
+	}
+	return c
+}
+
+// meet asks an address who it is, and holds the answer against the fingerprint.
+func meet(ctx context.Context, state charter.StateID, name, url, fingerprint string) (charter.Embassy, error) {
+	who, err := embassy.Identify(ctx, url)
+	if err != nil {
+		return charter.Embassy{}, err
+	}
+	if got := charter.Fingerprint(who.Key); got != fingerprint {
+		return charter.Embassy{}, fmt.Errorf("%s: %w: it is %s, not %s", url, embassy.ErrWrongKey, got, fingerprint)
+	}
+	if who.Name != name {
+		return charter.Embassy{}, &failure{
+			err: fmt.Errorf("%s calls itself %s, not %s", url, who.Name, name), code: exitRefused, hint: "--name " + who.Name,
+		}
+	}
+	return charter.Embassy{
+		Name: name, Country: who.Country, ID: charter.EmbassyIDOf(who.Key), Key: charter.EncodeKey(who.Key),
+		URLs: []string{url}, Origin: ledger.Origin(state, who.Key),
+	}, nil
+}
+
+// adopt puts an embassy into the next charter.
+func (c *connection) adopt(e charter.Embassy) error {
+	next := c.home.Charter.Next()
+	if _, taken := c.home.Charter.EmbassyByName(e.Name); taken {
+		return &failure{
+			err: fmt.Errorf("the charter has an embassy %s with another key", e.Name), code: exitRefused,
+			hint: "give the new embassy a name of its own: chancery embassy init --name …",
+		}
+	}
+	next.Embassies = append(next.Embassies, e)
+	return c.home.Adopt(next)
+}
+
+type embassyJSON struct {
+	Name        string `json:"name"`
+	Country     string `json:"country"`
+	ID          string `json:"id"`
+	URL         string `json:"url"`
+	Fingerprint string `json:"fingerprint"`
+	Up          *bool  `json:"up,omitempty"`
+	Why         string `json:"why,omitempty"`
+	Objects     uint64 `json:"objects,omitempty"`
+	Bytes       uint64 `json:"bytes,omitempty"`
+	FreeBytes   uint64 `json:"free_bytes,omitempty"`
+	LedgerSize  uint64 `json:"ledger_size,omitempty"`
+	Charter     uint64 `json:"charter,omitempty"`
+}
+
+func embassyAnswer(e *charter.Embassy) embassyJSON {
+	return embassyJSON{
+		Name: e.Name, Country: e.Country, ID: e.ID.String(), URL: e.URLs[0],
+		Fingerprint: charter.Fingerprint(ed25519.PublicKey(e.PublicKey())),
+	}
+}
+
+// asked adds what the embassy says of itself now.
+func (e *embassyJSON) asked(ctx context.Context, x *embassy.Client) {
+	st, err := x.Status(ctx)
+	up := err == nil
+	e.Up = &up
+	if err != nil {
+		e.Why = err.Error()
+		var x *embassy.Error
+		if errors.As(err, &x) {
+			e.Why = x.Kind.Error()
+		}
+		return
+	}
+	e.Objects, e.Bytes, e.FreeBytes, e.LedgerSize, e.Charter = st.Objects, st.Bytes, st.FreeBytes, st.LedgerSize, st.CharterNumber
+}
+
+func embassyList(u *ui) *cobra.Command {
+	c := &cobra.Command{
+		Use: "list", Short: "List the accredited embassies", Args: cobra.NoArgs,
+		Example: "  chancery embassy list --home HOME",
+	}
+	dir := homeFlag(c)
+	c.RunE = func(*cobra.Command, []string) error {
+		conn, err := connect(*dir, false)
+		if err != nil {
+			return err
+		}
+		defer conn.close()
+		list := []embassyJSON{}
+		for i := range conn.home.Charter.Embassies {
+			list = append(list, embassyAnswer(&conn.home.Charter.Embassies[i]))
+		}
+		return u.answer(list, func(w io.Writer) {
+			var rows [][]string
+			for _, e := range list {
+				rows = append(rows, []string{e.Name, e.Country, e.URL, e.Fingerprint})
+			}
+			table(w, "NAME COUNTRY ADDRESS KEY", rows)
+		})
+	}
+	return c
+}

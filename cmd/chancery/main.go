@@ -1,0 +1,106 @@
+// Command chancery runs a state's data embassies: servers in other states that hold the state's registers under its
+// own keys. See the README for a first walk, and chancery COMMAND --help for each command.
+//
+//go:debug fips140=on
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is the program's version; news of each is in NEWS.md.
+const version = "0.1.0"
+
+// memoryLimit is what the garbage collector keeps the process below where it can; buffers are sized to fit in it.
+const memoryLimit = 256 << 20
+
+func main() {
+	noCores()
+	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(memoryLimit)
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// noCores keeps secrets out of core files. One byte rather than none: a core that is piped to a program obeys no
+// other limit (core(5)).
+func noCores() {
+	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{Cur: 1, Max: 1})
+}
+
+// run is the program but for the process around it.
+func run(args []string, in *os.File, out, errs *os.File) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second interrupt ends the process at once
+	u := newUI(out, errs)
+	root := rootCommand(u)
+	root.SetArgs(args)
+	root.SetIn(in)
+	err := root.ExecuteContext(ctx)
+	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errInterrupted
+	}
+	return u.fail(err)
+}
+
+// rootCommand puts the nouns together.
+func rootCommand(u *ui) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "chancery",
+		Short:         "Runs a state's data embassies",
+		Long:          "Chancery keeps a state's registers in embassies: servers in other states that hold them under the state's own\nkeys. No host can read, alter, hold back unnoticed or destroy them.",
+		Example:       "  chancery quickstart /srv/land",
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetOut(u.out)
+	root.SetErr(u.err)
+	root.SetVersionTemplate("chancery {{.Version}}\n")
+	root.PersistentFlags().BoolVar(&u.json, "json", false, "print the answer as JSON; its fields are only ever added to")
+	root.PersistentFlags().BoolVarP(&u.quiet, "quiet", "q", false, "no progress")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError(c, err) })
+	root.AddCommand(
+		quickstartCommand(u), stateCommand(u), custodianCommand(u), embassyCommand(u), registerCommand(u),
+		backupCommand(u), snapshotCommand(u), restoreCommand(u), recoverCommand(u),
+		verifyCommand(u), repairCommand(u), statusCommand(u), manualCommand(u),
+	)
+	strictArgs(root)
+	return root
+}
+
+// strictArgs makes wrong arguments usage errors, and words that are no command too.
+func strictArgs(c *cobra.Command) {
+	if args := c.Args; args != nil {
+		c.Args = func(c *cobra.Command, given []string) error {
+			if err := args(c, given); err != nil {
+				return usageError(c, err)
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		strictArgs(sub)
+	}
+}
+
+func usageError(c *cobra.Command, err error) error {
+	return &failure{err: fmt.Errorf("%s: %w", c.CommandPath(), err), code: exitUsage, hint: c.CommandPath() + " --help"}
+}
+
+// noun is a command that only holds verbs.
+func noun(use, short, example string, verbs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Example: example, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c.AddCommand(verbs...)
+	return c
+}

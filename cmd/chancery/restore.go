@@ -1,0 +1,204 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/filetree"
+	"chancery.dev/chancery/internal/snapshot"
+)
+
+// restoreFlags are what restore and recover have in common.
+type restoreFlags struct {
+	to      string
+	setID   bool
+	devices bool
+	partial bool
+}
+
+func (f *restoreFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.to, "to", "", "folder to restore into; it must not exist or be empty")
+	c.Flags().BoolVar(&f.setID, "setid", false, "also restore setuid and setgid bits")
+	c.Flags().BoolVar(&f.devices, "devices", false, "also restore devices (as root)")
+	c.Flags().BoolVar(&f.partial, "partial", false, "where something is damaged beyond repair, keep what is whole (exit 3)")
+	_ = c.MarkFlagRequired("to")
+}
+
+func (f *restoreFlags) options(include []string) archive.RestoreOptions {
+	return archive.RestoreOptions{
+		Target:  filetree.TargetOptions{Owners: os.Geteuid() == 0, SetID: f.setID, Xattrs: true, Devices: f.devices},
+		Include: include, Partial: f.partial,
+	}
+}
+
+// restoreJSON is the answer of restore.
+type restoreJSON struct {
+	Register string `json:"register"`
+	To       string `json:"to"`
+	*archive.RestoreReport
+	Partial bool    `json:"partial"`
+	Seconds float64 `json:"seconds"`
+}
+
+func restoreCommand(u *ui) *cobra.Command {
+	var f restoreFlags
+	var identity string
+	var include []string
+	c := &cobra.Command{
+		Use: "restore REGISTER[@SNAPSHOT]", Short: "Restore a snapshot, or some paths of it, with a reader's key", Args: cobra.ExactArgs(1),
+		Long: "Restores from any of the embassies that are needed. What an embassy gives wrong is made good from others and\n" +
+			"named. Where too much is lost the restore refuses, lists exactly which files are hit and leaves the folder empty\n" +
+			"(exit 6), unless --partial keeps the rest (exit 3) and lists what is missing beside it, in DIR.missing.txt.",
+		Example: "  chancery restore land@latest --home HOME --identity READER.key --to DIR --include deeds/2024",
+	}
+	dir := homeFlag(c)
+	f.add(c)
+	c.Flags().StringVar(&identity, "identity", "", "a reader's private key file")
+	c.Flags().StringArrayVar(&include, "include", nil, "a path in the snapshot to restore, with all below it; once for each")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		for i := range include {
+			include[i] = strings.TrimPrefix(path.Clean("/"+include[i]), "/")
+		}
+		if err := checkTarget(f.to); err != nil {
+			return err
+		}
+		conn, err := connect(*dir, true)
+		if err != nil {
+			return err
+		}
+		defer conn.close()
+		register, name := splitName(args[0])
+		r, err := openReader(c.Context(), conn, register, identity)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		head, err := r.Find(name)
+		if err != nil {
+			return err
+		}
+		a, err := f.restore(c, u, r, head, register, f.to, include)
+		if a == nil {
+			return err
+		}
+		if aerr := u.answer(a, a.print); aerr != nil {
+			return aerr
+		}
+		a.explain(u)
+		return err
+	}
+	return c
+}
+
+// checkTarget refuses a folder that holds something before anything is asked of anybody.
+func checkTarget(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil && len(entries) > 0 {
+		err = filetree.ErrNotEmpty
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	return nil
+}
+
+// restore writes one snapshot. It returns an answer whenever there is something to report, also with an error.
+func (f *restoreFlags) restore(c *cobra.Command, u *ui, r *archive.Reader, head *snapshot.Head, register, to string, include []string) (*restoreJSON, error) {
+	payload, err := r.Payload(head)
+	if err != nil {
+		return nil, err
+	}
+	total := int64(payload.Stats.Bytes)
+	if len(include) > 0 {
+		total = 0
+	}
+	var p archive.Progress
+	done := u.progress("restore of "+register, &p, total)
+	start := time.Now()
+	rep, err := r.Restore(c.Context(), head, to, f.options(include), &p)
+	done()
+	if rep == nil {
+		return nil, err
+	}
+	a := &restoreJSON{Register: register, To: to, RestoreReport: rep, Seconds: time.Since(start).Seconds()}
+	if err == nil && len(rep.Marked) > 0 {
+		return a, &failure{err: errPartial, code: exitPartial}
+	}
+	if f.partial && errors.Is(err, archive.ErrDamaged) {
+		a.Partial = true
+		if err := a.mark(); err != nil {
+			return a, err
+		}
+		return a, &failure{err: errPartial, code: exitPartial}
+	}
+	return a, err
+}
+
+// mark leaves the list of what is missing beside a partial restore.
+func (a *restoreJSON) mark() error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Restored in part: snapshot %s of %s, %s.\nMissing:\n", a.Snapshot, a.Register, a.Time.Format(time.RFC3339))
+	for _, p := range a.Lost {
+		fmt.Fprintf(&b, "%q: %s\n", p.Path, p.What)
+	}
+	return os.WriteFile(filepath.Clean(a.To)+".missing.txt", []byte(b.String()), 0o644)
+}
+
+func (a *restoreJSON) print(w io.Writer) {
+	if a.LostSum > 0 && !a.Partial {
+		return
+	}
+	fmt.Fprintf(w, "Snapshot %s of %s, %s, is in %s: %s in %s. %.1f s.\n", a.Snapshot, a.Register,
+		a.Time.Local().Format(time.RFC3339), a.To, size(a.Bytes), plural(a.Files, "file"), a.Seconds)
+}
+
+// explain says what went wrong on the way, and what is missing.
+func (a *restoreJSON) explain(u *ui) {
+	for _, d := range a.Down {
+		u.note("without %s: %s", d.Embassy, printable(d.Why))
+	}
+	if n := len(a.Faults); n > 0 {
+		u.note("embassies at fault (made good where it could be; chancery repair mends it):")
+		var lines []string
+		for _, f := range a.Faults {
+			lines = append(lines, f.String())
+		}
+		u.list(lines, n)
+	}
+	problems := func(head string, list []archive.Problem, n int) {
+		if n == 0 {
+			return
+		}
+		u.note("%s", head)
+		var lines []string
+		for _, p := range list {
+			lines = append(lines, p.Path+": "+p.What)
+		}
+		u.list(lines, n)
+	}
+	problems("not restored:", a.Lost, a.LostSum)
+	problems("incomplete since they were backed up:", a.Marked, len(a.Marked))
+	if n := len(a.Warnings); n > 0 {
+		u.note("restored without some attributes:")
+		var lines []string
+		for _, w := range a.Warnings {
+			lines = append(lines, w.Path+": "+w.What)
+		}
+		u.list(lines, n)
+	}
+	if a.Partial {
+		u.note("The list of what is missing is in %s.missing.txt.", filepath.Clean(a.To))
+	}
+}

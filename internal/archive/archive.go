@@ -1,0 +1,173 @@
+// Package archive keeps one register in several embassies: it backs a tree up, restores it, verifies what the
+// embassies hold, and repairs what one of them lacks.
+//
+// What it writes it can always read again: every format it puts together carries its version, and a reader of each
+// released version stays. It knows an embassy only by the two small interfaces below, and never holds a key that
+// opens what it writes; a restore is handed the register's opened key for as long as it lasts.
+package archive
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"chancery.dev/chancery/internal/charter"
+	"chancery.dev/chancery/internal/chunk"
+	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/seal"
+	"chancery.dev/chancery/internal/shard"
+	"chancery.dev/chancery/internal/snapshot"
+)
+
+// Errors a caller tells apart; the command line has an exit code for each.
+var (
+	// ErrTooFew means that fewer embassies answered than are needed.
+	ErrTooFew = errors.New("too few embassies")
+	// ErrDamaged means that more shares of something are lost or wrong than can be made good.
+	ErrDamaged = errors.New("damaged beyond repair")
+	// ErrForked means that two heads claim one place in a register's history.
+	ErrForked = errors.New("forked history")
+	// ErrNoSnapshot means that the register holds no such snapshot.
+	ErrNoSnapshot = errors.New("no such snapshot")
+	// ErrNotRegister means that the key opens another register, or nothing.
+	ErrNotRegister = errors.New("the key does not open this register")
+)
+
+// Objects is what the archive asks of an embassy for shares. Implementations are safe for concurrent use and put a
+// deadline on every call.
+type Objects interface {
+	// Put stores an object under its name and returns when it is durable and has its leaf in the ledger.
+	Put(ctx context.Context, name shard.Name, data []byte) error
+	// Get appends the object to dst. The bytes are as the embassy sent them: the caller checks them.
+	Get(ctx context.Context, name shard.Name, dst []byte) ([]byte, error)
+	// Check returns what is wrong with those of the named objects that the embassy does not hold as it should. With
+	// read it reads every byte on its disk; without, it looks whether they are there.
+	Check(ctx context.Context, names []shard.Name, read bool) ([]Flaw, error)
+	// Repair is Put for an object that the embassy may hold damaged: the embassy reads its own copy first.
+	Repair(ctx context.Context, name shard.Name, data []byte) error
+}
+
+// Flaw is an object that an embassy says it does not hold as it should.
+type Flaw struct {
+	Name shard.Name
+	What string
+}
+
+// Records is what the archive asks of an embassy for heads, and for the receipts of everything.
+type Records interface {
+	// PutRecord stores a small document in its slot; other bytes in a taken slot are a conflict.
+	PutRecord(ctx context.Context, slot ledger.Slot, data []byte) error
+	// GetRecord returns the document in a slot.
+	GetRecord(ctx context.Context, slot ledger.Slot) ([]byte, error)
+	// ListRecords returns the slots of one kind of one register with a sequence above after, in order, a page at a time.
+	ListRecords(ctx context.Context, kind ledger.RecordKind, register [16]byte, after uint64) ([]ledger.RecordInfo, error)
+	// Receipts returns a verified proof of inclusion for every object and slot, or an error.
+	Receipts(ctx context.Context, objects []shard.Name, slots []ledger.Slot) ([]ledger.Receipt, error)
+}
+
+// Member is one embassy that holds shares of a register; its place in Register.Members is the number of its share.
+type Member struct {
+	ID      charter.EmbassyID
+	Name    string
+	Objects Objects
+	Records Records
+}
+
+// Register is one register as whoever may write it knows it: no field opens a pack.
+type Register struct {
+	State    [16]byte
+	ID       charter.RegisterID
+	Name     string
+	Epoch    uint32         // of the register key
+	Public   seal.PublicKey // packs and heads are sealed to it
+	IDKey    chunk.IDKey    // chunk ids
+	GearKey  [32]byte       // where chunks are cut
+	IndexKey seal.Key       // index packs
+	MaskKey  shard.MaskKey  // masks of shares
+	Members  []Member       // in the order of shares
+	K        int            // shares needed
+	Dir      string         // local folder: index, journal, heads; lost without harm
+}
+
+// Agent signs heads.
+type Agent struct {
+	Key           ed25519.PrivateKey
+	CharterNumber uint64
+	CharterHash   [32]byte
+	Trusted       []ed25519.PublicKey // agents whose heads count
+	Host          string
+}
+
+// objectBatch is how many names one question to an embassy holds.
+const objectBatch = 2048
+
+// site is a member as one run sees it: up until a call to it fails for good.
+type site struct {
+	Member
+	share int
+	mask  shard.MaskKey
+	down  atomic.Pointer[error]
+}
+
+func (r *Register) sites() []*site {
+	sites := make([]*site, len(r.Members))
+	for i, m := range r.Members {
+		sites[i] = &site{Member: m, share: i, mask: shard.EmbassyMaskKey(r.MaskKey, m.ID)}
+	}
+	return sites
+}
+
+// fail marks the site as down for the rest of the run; the first reason stays.
+func (s *site) fail(err error) { s.down.CompareAndSwap(nil, &err) }
+
+func (s *site) up() bool { return s.down.Load() == nil }
+
+func (s *site) reason() error {
+	if p := s.down.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+func up(sites []*site) []*site {
+	var out []*site
+	for _, s := range sites {
+		if s.up() {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// enough returns ErrTooFew, naming each embassy that failed and why, when fewer than k sites are up.
+func enough(sites []*site, k int) error {
+	n := len(up(sites))
+	if n >= k {
+		return nil
+	}
+	err := fmt.Errorf("%w: %d of %d answer, %d are needed", ErrTooFew, n, len(sites), k)
+	for _, s := range sites {
+		if why := s.reason(); why != nil {
+			err = fmt.Errorf("%w; %s: %w", err, s.Name, why)
+		}
+	}
+	return err
+}
+
+func (r *Register) meta(kind pack.Kind, id pack.ID, class pack.Class) pack.Meta {
+	return pack.Meta{
+		State: r.State, Register: [16]byte(r.ID), Epoch: r.Epoch, Kind: kind, ID: id,
+		K: uint8(r.K), N: uint8(len(r.Members)), Class: class,
+	}
+}
+
+// metaOf is the meaning that a pack named by ref must have been sealed with.
+func (r *Register) metaOf(ref *snapshot.PackRef) pack.Meta {
+	return pack.Meta{
+		State: r.State, Register: [16]byte(r.ID), Epoch: ref.Epoch, Kind: ref.Kind, ID: ref.ID,
+		K: ref.K, N: ref.N, Class: ref.Class,
+	}
+}

@@ -1,0 +1,336 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"chancery.dev/chancery/internal/durable"
+	"chancery.dev/chancery/internal/filetree"
+	"chancery.dev/chancery/internal/index"
+	"chancery.dev/chancery/internal/snapshot"
+)
+
+// Source is what a backup reads.
+type Source struct {
+	Path           string
+	Rules          *filetree.Rules // what is left out
+	AllFileSystems bool            // also what lies on other file systems
+	Tags           []string
+}
+
+// Progress counts a run as it goes; all fields may be read at any time.
+type Progress struct {
+	Folders, Files, Bytes atomic.Int64 // done
+	Stored                atomic.Int64 // bytes acknowledged by embassies, or read from them
+}
+
+// Problem is one thing in the source that could not be taken as it should.
+type Problem struct {
+	Path string `json:"path"` // relative to the source
+	What string `json:"what"`
+}
+
+// BackupReport is what a backup did.
+type BackupReport struct {
+	Snapshot    string                 `json:"snapshot"`
+	Sequence    uint64                 `json:"sequence"`
+	Stats       snapshot.Stats         `json:"-"`
+	Packs       uint64                 `json:"packs"`
+	Objects     uint64                 `json:"objects"`
+	StoredBytes uint64                 `json:"stored_bytes"`
+	Problems    []Problem              `json:"problems,omitempty"` // the first maxProblems
+	ProblemSum  uint64                 `json:"problem_count"`
+	Excluded    snapshot.Excluded      `json:"-"`
+	OtherFS     []string               `json:"other_file_systems,omitempty"`
+	Down        []Down                 `json:"embassies_down,omitempty"`
+	Gaps        int                    `json:"shares_missing"` // of earlier packs, at embassies that are up
+	Head        *snapshot.Head         `json:"-"`
+	Receipts    map[string]ReceiptFile `json:"-"`
+}
+
+// Down is an embassy that a run had to do without, and why.
+type Down struct {
+	Embassy string `json:"embassy"`
+	Why     string `json:"why"`
+}
+
+// ReceiptFile is what one embassy acknowledged for one snapshot, in the ledger's own encoding.
+type ReceiptFile []byte
+
+func downs(sites []*site) []Down {
+	var out []Down
+	for _, s := range sites {
+		if why := s.reason(); why != nil {
+			out = append(out, Down{s.Name, why.Error()})
+		}
+	}
+	return out
+}
+
+// Backup makes a snapshot of the source. It returns a report also when the snapshot is made in part; the error tells
+// whether there is a snapshot at all. With fewer than k embassies nothing is read and ErrTooFew returned.
+func Backup(ctx context.Context, reg *Register, agent *Agent, src Source, progress *Progress) (*BackupReport, error) {
+	if progress == nil {
+		progress = &Progress{}
+	}
+	started := time.Now()
+	sites := reg.sites()
+	run, err := openRun(ctx, reg, agent, sites, true)
+	if err != nil {
+		return nil, err
+	}
+	defer run.close()
+	known, err := openKnown(reg.Dir, run.index)
+	if err != nil {
+		return nil, err
+	}
+	defer known.close()
+	if err := known.resume(ctx, sites, reg.K); err != nil {
+		return nil, err
+	}
+	w, err := newWriter(ctx, reg, sites, known)
+	if err != nil {
+		return nil, err
+	}
+	defer w.stop(nil)
+	b, err := newBackup(ctx, run, w, src, progress)
+	if err != nil {
+		w.abort(err)
+		return nil, err
+	}
+	root, err := b.tree()
+	if err != nil {
+		w.abort(err)
+		b.seenNext.abort()
+		return nil, err
+	}
+	problems, err := b.storeProblems()
+	if err == nil {
+		err = w.close()
+	} else {
+		w.abort(err)
+	}
+	if err != nil {
+		b.seenNext.abort()
+		return nil, err
+	}
+	payload := &snapshot.Payload{
+		Root: root, Path: src.Path, Host: agent.Host, Stats: b.stats.total(w),
+		Started: started.UnixNano(), Finished: time.Now().UnixNano(),
+		Problems: problems, ProblemCount: uint64(b.problems.count),
+		Excluded: b.excluded, OtherFileSystems: b.otherFS, Tags: src.Tags,
+	}
+	head, err := commit(ctx, run, w, payload)
+	if err != nil {
+		b.seenNext.abort()
+		return nil, err
+	}
+	if err := b.seenNext.commit(head.Hash()); err != nil {
+		return nil, fmt.Errorf("file of what was seen: %w", err)
+	}
+	return b.report(head, payload, sites, known), nil
+}
+
+func (b *backup) report(head *snapshot.Head, p *snapshot.Payload, sites []*site, k *known) *BackupReport {
+	return &BackupReport{
+		Snapshot: SnapshotName(head.Sequence), Sequence: head.Sequence, Stats: p.Stats,
+		Packs: head.Packs, Objects: head.Objects, StoredBytes: head.Stored,
+		Problems: b.problems.list, ProblemSum: uint64(b.problems.count), Excluded: b.excluded, OtherFS: b.otherFS,
+		Down: downs(sites), Gaps: len(k.absent), Head: head,
+	}
+}
+
+// SnapshotName is how people name a snapshot: its head's sequence.
+func SnapshotName(seq uint64) string { return fmt.Sprintf("%d", seq) }
+
+// run is what every piece of work on a register needs: its history and index, up to date with the embassies.
+type run struct {
+	reg     *Register
+	agent   *Agent
+	sites   []*site
+	history *history
+	index   *index.Index
+	faults  *faults
+}
+
+// openRun brings the local copy of a register's history and index up to date. With quick, embassies are asked only
+// for the newest heads.
+func openRun(ctx context.Context, reg *Register, agent *Agent, sites []*site, quick bool) (*run, error) {
+	if err := durable.MkdirAll(reg.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	h, err := openHistory(reg, agent.Trusted)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.sync(ctx, sites, reg.K, quick); err != nil {
+		return nil, err
+	}
+	ix, err := index.Open(filepath.Join(reg.Dir, "index"))
+	if err != nil && !errors.Is(err, index.ErrDamaged) {
+		return nil, err
+	}
+	if err != nil {
+		if ix, err = remakeIndex(filepath.Join(reg.Dir, "index")); err != nil {
+			return nil, err
+		}
+	}
+	r := &run{reg: reg, agent: agent, sites: sites, history: h, index: ix, faults: &faults{}}
+	if err := r.catchUp(ctx); err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *run) close() { r.index.Close() }
+
+// catchUp reads the index packs of heads that the local index does not cover yet: none on the machine that made
+// them, all on a new one.
+func (r *run) catchUp(ctx context.Context) error {
+	if r.index.Through() > r.history.last {
+		if err := r.index.Reset(); err != nil {
+			return err
+		}
+	}
+	f := &fetcher{reg: r.reg, sites: r.sites, faults: r.faults}
+	var b buffers
+	var batch []snapshot.IndexedPack
+	from := r.index.Through()
+	for seq := from + 1; seq <= r.history.last; seq++ {
+		head, err := r.history.head(seq)
+		if err != nil {
+			return err
+		}
+		for i := range head.Index {
+			packs, err := f.indexPack(ctx, &b, &head.Index[i])
+			if err != nil {
+				return fmt.Errorf("index of snapshot %d: %w", seq, err)
+			}
+			batch = append(batch, packs...)
+		}
+		if len(batch) >= 1024 || seq == r.history.last {
+			if err := r.index.Add(batch, seq); err != nil {
+				return err
+			}
+			batch = nil
+		}
+	}
+	return nil
+}
+
+// backup walks a tree and stores what is new of it.
+type backup struct {
+	ctx      context.Context
+	run      *run
+	w        *writer
+	src      Source
+	progress *Progress
+	root     *filetree.Source
+	rootStat filetree.Stat
+	started  time.Time
+
+	seen     *seen
+	seenNext *seenWriter
+	key      seenKey
+
+	jobs    chan job
+	readers sync.WaitGroup
+	presses chan *press
+	links   linkTable
+	outcome chan snapshot.Entry
+
+	stats    counters
+	problems problemList
+	excluded snapshot.Excluded
+	otherFS  []string
+	failure  failure
+}
+
+// failure keeps the first error that ends a run.
+type failure struct {
+	once sync.Once
+	err  error
+	stop context.CancelCauseFunc
+}
+
+func (f *failure) set(err error) {
+	f.once.Do(func() { f.err = err; f.stop(err) })
+}
+
+// counters are what Stats counts, from many goroutines.
+type counters struct {
+	files, folders, links, others, bytes, unchanged atomic.Uint64
+}
+
+func (c *counters) total(w *writer) snapshot.Stats {
+	return snapshot.Stats{
+		Files: c.files.Load(), Folders: c.folders.Load(), Links: c.links.Load(), Others: c.others.Load(),
+		Bytes: c.bytes.Load(), Unchanged: c.unchanged.Load(), NewBytes: uint64(w.fresh.Load()),
+	}
+}
+
+// maxProblems is how many problems a report lists; all are in the snapshot.
+const maxProblems = 1000
+
+// problemList keeps what could not be taken. All of it goes into the snapshot, the first into the report.
+type problemList struct {
+	mu    sync.Mutex
+	count int
+	list  []Problem
+	text  []byte
+}
+
+func (p *problemList) add(path, what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.count++
+	if len(p.list) < maxProblems {
+		p.list = append(p.list, Problem{path, what})
+	}
+	p.text = append(append(append(append(p.text, path...), 0), what...), 0)
+}
+
+func newBackup(ctx context.Context, r *run, w *writer, src Source, progress *Progress) (*backup, error) {
+	root, err := filetree.OpenSource(src.Path)
+	if err != nil {
+		return nil, err
+	}
+	st, err := root.Root().Stat()
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	path := filepath.Join(r.reg.Dir, "seen")
+	next, err := newSeenWriter(path)
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	b := &backup{
+		run: r, w: w, src: src, progress: progress, root: root, rootStat: st, started: time.Now(),
+		seen: openSeen(path, r.history.holds), seenNext: next, key: r.reg.seenKey(),
+		jobs: make(chan job, 64), presses: make(chan *press, readers+3), outcome: make(chan snapshot.Entry, 1),
+	}
+	b.ctx, b.failure.stop = context.WithCancelCause(ctx)
+	for range cap(b.presses) {
+		b.presses <- nil
+	}
+	return b, nil
+}
+
+// holds reports whether a head is one of this history, newest first.
+func (h *history) holds(hash [32]byte) bool {
+	for seq := h.last; seq > 0 && seq+16 > h.last; seq-- {
+		head, err := h.head(seq)
+		if err == nil && head.Hash() == hash {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,239 @@
+package archive
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"chancery.dev/chancery/internal/durable"
+	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/shard"
+	"chancery.dev/chancery/internal/snapshot"
+)
+
+// headMeta is the meaning that the payload of a head is sealed with: its place in the chain is part of it.
+func (r *Register) headMeta(seq uint64) pack.Meta {
+	var id pack.ID
+	binary.BigEndian.PutUint64(id[8:], seq)
+	return r.meta(pack.Head, id, 0)
+}
+
+// commit makes what a writer stored a snapshot. In this order, so that each step only refers to what is durable:
+//
+//	index packs at k embassies
+//	receipts of every object from every embassy that is up
+//	the head on the local disk: from here on a rerun publishes it instead of making another
+//	the head at every embassy that is up, and its receipts
+//	index and journal
+//
+// A crash before the local head leaves the journal: the next run resumes. A crash after it leaves a head that the
+// next run publishes first.
+func commit(ctx context.Context, r *run, w *writer, payload *snapshot.Payload) (*snapshot.Head, error) {
+	refs, err := storeIndex(w)
+	if err != nil {
+		return nil, err
+	}
+	takeReceipts(ctx, r, w.known, refs)
+	if err := enough(r.sites, r.reg.K); err != nil {
+		return nil, err
+	}
+	head, err := r.makeHead(w, payload, refs)
+	if err != nil {
+		return nil, err
+	}
+	b := head.Bytes()
+	if _, err := r.history.accept(b); err != nil {
+		return nil, err
+	}
+	if err := r.publish(ctx); err != nil {
+		return nil, err
+	}
+	return head, r.settle(w.known, head)
+}
+
+// storeIndex sends the index of the run's packs.
+func storeIndex(w *writer) ([]snapshot.PackRef, error) {
+	classes := pack.Classes()
+	room := pack.Payload(classes[len(classes)-1], pack.Index) - 64
+	var refs []snapshot.PackRef
+	var batch []snapshot.IndexedPack
+	size := 0
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		ref, err := w.putIndex(snapshot.AppendIndex(nil, batch))
+		refs = append(refs, ref)
+		batch, size = nil, 0
+		return err
+	}
+	err := w.known.journal(func(p snapshot.IndexedPack) error {
+		if n := snapshot.IndexSize(&p); size+n > room {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		batch, size = append(batch, p), size+snapshot.IndexSize(&p)
+		return nil
+	})
+	if err == nil {
+		err = flush()
+	}
+	return refs, err
+}
+
+// takeReceipts asks every site for the receipts of what it was sent, and keeps them. A site that cannot give them
+// has not stored it.
+func takeReceipts(ctx context.Context, r *run, k *known, index []snapshot.PackRef) {
+	var all sync.WaitGroup
+	for _, s := range r.sites {
+		if !s.up() {
+			continue
+		}
+		all.Go(func() {
+			if err := r.receiptsOf(ctx, s, k, index); err != nil {
+				s.fail(fmt.Errorf("receipts: %w", err))
+			}
+		})
+	}
+	all.Wait()
+}
+
+// receiptsOf takes one site's receipts of its objects, in batches.
+func (r *run) receiptsOf(ctx context.Context, s *site, k *known, index []snapshot.PackRef) error {
+	part := 0
+	var names []shard.Name
+	flush := func() error {
+		if len(names) == 0 {
+			return nil
+		}
+		receipts, err := s.Records.Receipts(ctx, names, nil)
+		if err != nil {
+			return err
+		}
+		names = names[:0]
+		part++
+		return r.keepReceipts(s, part, receipts)
+	}
+	add := func(ref *snapshot.PackRef) error {
+		if name := ref.Shares[s.share]; !k.absent[name] {
+			names = append(names, name)
+		}
+		if len(names) < objectBatch {
+			return nil
+		}
+		return flush()
+	}
+	if err := k.journal(func(p snapshot.IndexedPack) error { return add(&p.Ref) }); err != nil {
+		return err
+	}
+	for i := range index {
+		if err := add(&index[i]); err != nil {
+			return err
+		}
+	}
+	return flush()
+}
+
+// keepReceipts writes receipts beside the heads: they are what convicts an embassy that denies later. part is 0 for
+// the head's own.
+func (r *run) keepReceipts(s *site, part int, receipts []ledger.Receipt) error {
+	dir := filepath.Join(r.reg.Dir, "receipts", s.Name)
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	var data []byte
+	for i := range receipts {
+		b, err := receipts[i].Bytes()
+		if err != nil {
+			return err
+		}
+		data = append(binary.BigEndian.AppendUint32(data, uint32(len(b))), b...)
+	}
+	seq := r.history.last
+	if part > 0 {
+		seq++ // the head that is being made
+	}
+	return durable.WriteFile(filepath.Join(dir, fmt.Sprintf("%012d-%03d", seq, part)), data, 0o600)
+}
+
+func (r *run) makeHead(w *writer, payload *snapshot.Payload, refs []snapshot.PackRef) (*snapshot.Head, error) {
+	seq := r.history.last + 1
+	plain, err := payload.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := pack.SealMessage(rand.Reader, w.session, r.reg.headMeta(seq), plain)
+	if err != nil {
+		return nil, err
+	}
+	head := &snapshot.Head{
+		Version: 1, State: r.reg.State, Register: r.reg.ID, Sequence: seq, Manifest: manifest, Index: refs,
+		Packs: uint64(w.known.packs + len(refs)), Objects: uint64(w.objects.Load()), Stored: uint64(w.sent.Load()),
+		K: uint8(r.reg.K), CharterVersion: r.agent.CharterNumber, CharterHash: r.agent.CharterHash, Time: time.Now().UnixNano(),
+	}
+	if seq > 1 {
+		prev, err := r.history.head(seq - 1)
+		if err != nil {
+			return nil, err
+		}
+		head.Previous = prev.Hash()
+		head.Time = max(head.Time, prev.Time+1)
+	}
+	for _, s := range r.sites {
+		head.Members = append(head.Members, s.ID)
+		if !s.up() {
+			head.Missing = append(head.Missing, s.ID)
+		}
+	}
+	head.Sign(r.agent.Key)
+	return head, head.Check()
+}
+
+// publish brings every site up to the newest head and takes the receipts of it.
+func (r *run) publish(ctx context.Context) error {
+	r.history.publish(ctx, r.sites)
+	slot := []ledger.Slot{r.history.slot(r.history.last)}
+	var all sync.WaitGroup
+	for _, s := range r.sites {
+		if !s.up() {
+			continue
+		}
+		all.Go(func() {
+			receipts, err := s.Records.Receipts(ctx, nil, slot)
+			if err == nil {
+				err = r.keepReceipts(s, 0, receipts)
+			}
+			if err != nil {
+				s.fail(fmt.Errorf("receipt of the head: %w", err))
+			}
+		})
+	}
+	all.Wait()
+	return enough(r.sites, r.reg.K)
+}
+
+// settle moves the packs of the journal into the index, now that a head names them.
+func (r *run) settle(k *known, head *snapshot.Head) error {
+	var batch []snapshot.IndexedPack
+	err := k.journal(func(p snapshot.IndexedPack) error {
+		batch = append(batch, p)
+		if len(batch) < 1024 {
+			return nil
+		}
+		defer func() { batch = nil }()
+		return r.index.Add(batch, r.index.Through())
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.index.Add(batch, head.Sequence); err != nil {
+		return err
+	}
+	return k.forget()
+}

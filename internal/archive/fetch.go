@@ -1,0 +1,303 @@
+package archive
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/shard"
+	"chancery.dev/chancery/internal/snapshot"
+)
+
+// Fault is one thing that one embassy did not give as it should have.
+type Fault struct {
+	Embassy string `json:"embassy"`
+	Object  string `json:"object"` // name of the object, or "head 12"
+	What    string `json:"what"`   // "missing", "wrong bytes", or why it could not be read
+}
+
+func (f Fault) String() string { return fmt.Sprintf("%s: object %s: %s", f.Embassy, f.Object, f.What) }
+
+// faults collects what embassies did wrong, each thing once.
+type faults struct {
+	mu   sync.Mutex
+	seen map[Fault]bool
+	list []Fault
+}
+
+// maxFaults is how many faults a report lists; the rest is counted.
+const maxFaults = 10000
+
+func (f *faults) add(x Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.seen == nil {
+		f.seen = map[Fault]bool{}
+	}
+	if f.seen[x] || len(f.list) >= maxFaults {
+		return
+	}
+	f.seen[x] = true
+	f.list = append(f.list, x)
+}
+
+func (f *faults) all() []Fault {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := slices.Clone(f.list)
+	slices.SortFunc(out, func(a, b Fault) int {
+		return cmp.Or(cmp.Compare(a.Embassy, b.Embassy), cmp.Compare(a.Object, b.Object))
+	})
+	return out
+}
+
+// errSize is an object of another length than its pack's class makes it.
+var errSize = errors.New("wrong size")
+
+// hedge is how long a share may take before another embassy is asked as well.
+const hedge = 4 * time.Second
+
+// fetcher gets packs from any k embassies and says which of them gave what they should not.
+//
+// A share is not hashed on its way when all goes well: the pack authenticates every byte of itself, so hashing each
+// share would be a second walk over the same bytes. Only when a pack does not open are its shares held against their
+// names, which is what finds the embassy at fault.
+type fetcher struct {
+	reg    *Register
+	sites  []*site
+	opener *pack.Opener // nil: index packs only
+	faults *faults
+}
+
+// buffers are what one goroutine needs to fetch packs, used again for each.
+type buffers struct {
+	sealed  []byte // k shares side by side
+	payload []byte
+}
+
+// share is one embassy's answer, unmasked.
+type share struct {
+	number int
+	data   []byte
+	err    error
+}
+
+// open returns the payload of a pack, in b's memory. The error is ErrDamaged when too few good shares are left.
+func (f *fetcher) open(ctx context.Context, b *buffers, ref *snapshot.PackRef) ([]byte, error) {
+	if len(ref.Shares) != len(f.sites) || int(ref.N) != len(f.sites) {
+		return nil, fmt.Errorf("pack %s: made for %d embassies, the register has %d", ref.ID, ref.N, len(f.sites))
+	}
+	try := f.newAttempt(ctx, b, ref)
+	defer try.end()
+	for {
+		if err := try.gather(); err != nil {
+			return nil, err
+		}
+		var payload []byte
+		sealed, err := try.join()
+		if err == nil {
+			payload, err = f.unseal(b, ref, sealed)
+		}
+		if err == nil && try.padded() {
+			return payload, nil
+		}
+		if !try.discardBad() {
+			return nil, fmt.Errorf("%w: pack %s: every share is what the agent stored, and together they do not open: %w",
+				ErrDamaged, ref.ID, err)
+		}
+	}
+}
+
+// indexPack returns what an index pack says.
+func (f *fetcher) indexPack(ctx context.Context, b *buffers, ref *snapshot.PackRef) ([]snapshot.IndexedPack, error) {
+	payload, err := f.open(ctx, b, ref)
+	if err != nil {
+		return nil, err
+	}
+	body, err := pack.UnpadPayload(payload)
+	if err != nil {
+		return nil, err
+	}
+	return snapshot.ParseIndex(body)
+}
+
+func (f *fetcher) unseal(b *buffers, ref *snapshot.PackRef, sealed []byte) ([]byte, error) {
+	if cap(b.payload) < ref.Class.Size() {
+		b.payload = make([]byte, 0, ref.Class.Size())
+	}
+	m := f.reg.metaOf(ref)
+	if ref.Kind == pack.Index {
+		return pack.OpenIndex(b.payload[:0], &f.reg.IndexKey, m, sealed)
+	}
+	if f.opener == nil {
+		return nil, errors.New("no key that opens")
+	}
+	return f.opener.Open(b.payload[:0], m, sealed)
+}
+
+// attempt is the state of getting one pack.
+type attempt struct {
+	f     *fetcher
+	ctx   context.Context
+	stop  context.CancelFunc
+	b     *buffers
+	ref   *snapshot.PackRef
+	size  int // of a share
+	order []int
+	tried int
+	good  []share // at most k
+	busy  int
+	in    chan share
+}
+
+func (f *fetcher) newAttempt(ctx context.Context, b *buffers, ref *snapshot.PackRef) *attempt {
+	a := &attempt{f: f, b: b, ref: ref, size: shard.Size(ref.Class.Size(), int(ref.K)), in: make(chan share, len(f.sites))}
+	a.ctx, a.stop = context.WithCancel(ctx)
+	if need := a.size * int(ref.K); cap(b.sealed) < need {
+		b.sealed = make([]byte, need)
+	}
+	for _, s := range f.sites { // shares of the pack's own bytes first: joining them is free
+		if s.up() {
+			a.order = append(a.order, s.share)
+		}
+	}
+	return a
+}
+
+// end stops who still answers and waits for it: an answer may be on its way into the buffer that is used next.
+func (a *attempt) end() {
+	a.stop()
+	for ; a.busy > 0; a.busy-- {
+		<-a.in
+	}
+}
+
+// gather returns when k shares are at hand. Errors: ErrDamaged with what is known of every embassy.
+func (a *attempt) gather() error {
+	k := int(a.ref.K)
+	timer := time.NewTimer(hedge)
+	defer timer.Stop()
+	for len(a.good) < k {
+		for a.busy+len(a.good) < k && a.tried < len(a.order) {
+			a.start()
+		}
+		if a.busy == 0 {
+			return fmt.Errorf("%w: pack %s: %d good shares of %d needed", ErrDamaged, a.ref.ID, len(a.good), k)
+		}
+		select {
+		case s := <-a.in:
+			a.busy--
+			switch {
+			case errors.Is(s.err, fs.ErrNotExist):
+				a.blame(s.number, "missing")
+			case errors.Is(s.err, errSize):
+				a.blame(s.number, "wrong size")
+			case s.err != nil:
+				a.f.sites[s.number].fail(fmt.Errorf("reading object %s: %w", a.ref.Shares[s.number], s.err))
+			default:
+				a.good = append(a.good, s)
+			}
+		case <-timer.C:
+			if a.tried < len(a.order) {
+				a.start()
+			}
+			timer.Reset(hedge)
+		case <-a.ctx.Done():
+			return context.Cause(a.ctx)
+		}
+	}
+	a.good = a.good[:k]
+	return nil
+}
+
+// start asks the next embassy. The first k go straight to their place in the pack's buffer; whoever is asked later
+// answers into memory of its own, because an earlier one may still be writing.
+func (a *attempt) start() {
+	n := a.order[a.tried]
+	a.tried++
+	a.busy++
+	var dst []byte
+	if n < int(a.ref.K) {
+		dst = a.b.sealed[n*a.size : n*a.size : (n+1)*a.size]
+	} else {
+		dst = make([]byte, 0, a.size)
+	}
+	go func() {
+		s := a.f.sites[n]
+		data, err := s.Objects.Get(a.ctx, a.ref.Shares[n], dst)
+		if err == nil && len(data) != a.size {
+			err = errSize
+		}
+		if err == nil {
+			shard.Mask(s.mask, a.ref.ID, n, data)
+		}
+		a.in <- share{n, data, err}
+	}()
+}
+
+func (a *attempt) blame(n int, what string) {
+	a.f.faults.add(Fault{a.f.sites[n].Name, a.ref.Shares[n].String(), what})
+}
+
+// join puts the shares together. Joining shares of the pack's own bytes costs nothing.
+func (a *attempt) join() ([]byte, error) {
+	k, n := int(a.ref.K), int(a.ref.N)
+	inPlace := true
+	parts := make([][]byte, n)
+	for _, s := range a.good {
+		parts[s.number] = s.data
+		inPlace = inPlace && s.number < k && &s.data[0] == &a.b.sealed[:cap(a.b.sealed)][s.number*a.size]
+	}
+	if inPlace || k == 1 {
+		if k == 1 {
+			return a.good[0].data[:a.ref.Class.Size()], nil
+		}
+		return a.b.sealed[:a.ref.Class.Size()], nil
+	}
+	coder, err := shard.NewCoder(k, n)
+	if err != nil {
+		return nil, err
+	}
+	return coder.Join(make([]byte, 0, k*a.size), parts, a.ref.Class.Size())
+}
+
+// padded checks the few zero bytes that make the last share as long as the others: they are in no pack, so nothing
+// else would find them changed.
+func (a *attempt) padded() bool {
+	last := int(a.ref.K) - 1
+	pad := int(a.ref.K)*a.size - a.ref.Class.Size()
+	for _, s := range a.good {
+		if s.number != last {
+			continue
+		}
+		for _, c := range s.data[a.size-pad:] {
+			if c != 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// discardBad holds every share against its name, drops those that differ, and reports whether there was one.
+func (a *attempt) discardBad() bool {
+	var keep []share
+	for _, s := range a.good {
+		data := slices.Clone(s.data)
+		shard.Mask(a.f.sites[s.number].mask, a.ref.ID, s.number, data)
+		if shard.Root(data) == a.ref.Shares[s.number] {
+			keep = append(keep, s)
+			continue
+		}
+		a.blame(s.number, "wrong bytes")
+	}
+	bad := len(keep) < len(a.good)
+	a.good = keep
+	return bad
+}

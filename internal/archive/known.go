@@ -1,0 +1,290 @@
+package archive
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"chancery.dev/chancery/internal/chunk"
+	"chancery.dev/chancery/internal/durable"
+	"chancery.dev/chancery/internal/index"
+	"chancery.dev/chancery/internal/shard"
+	"chancery.dev/chancery/internal/snapshot"
+)
+
+// known answers which chunks are stored already, and keeps the journal: the packs that embassies acknowledged but
+// that no head names yet. After an interruption the journal is what makes a rerun send only what is missing.
+//
+// The journal is a file of records, each
+//
+//	length u32 | first 8 bytes of the SHA-256 of the body | body: an index payload of one pack
+//
+// It is not fsynced: a record lost in a crash costs sending one pack again, never data, because nothing refers to
+// a pack before its head does.
+type known struct {
+	committed *index.Index // packs that heads name
+	pending   *index.Index // packs of the journal, but for the newest
+	path      string
+	file      *os.File
+
+	mu     sync.Mutex
+	fresh  map[chunk.ID]struct{}  // claimed in this run, not yet in pending
+	recent []snapshot.IndexedPack // recorded, not yet in pending
+	packs  int
+
+	absent map[shard.Name]bool // shares of journal packs that an embassy which is up does not hold
+}
+
+const (
+	// spillAt is how many packs stay in the heap before they go to the pending index.
+	spillAt = 128
+	// maxRecord caps a journal record.
+	maxRecord = 16 << 20
+)
+
+// openKnown opens what a run needs to know; close releases it.
+func openKnown(dir string, committed *index.Index) (*known, error) {
+	pending, err := index.Open(filepath.Join(dir, "pending"))
+	if errors.Is(err, index.ErrDamaged) {
+		pending, err = remakeIndex(filepath.Join(dir, "pending"))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &known{
+		committed: committed, pending: pending, path: filepath.Join(dir, "journal"),
+		fresh: map[chunk.ID]struct{}{}, absent: map[shard.Name]bool{},
+	}, nil
+}
+
+// remakeIndex starts a damaged index anew; what was in it comes back from the embassies, or is sent again.
+func remakeIndex(dir string) (*index.Index, error) {
+	if err := index.Discard(dir); err != nil {
+		return nil, err
+	}
+	return index.Open(dir)
+}
+
+func (k *known) close() {
+	if k.file != nil {
+		k.file.Close()
+	}
+	k.pending.Close()
+}
+
+// claim reports whether the caller is the first to bring this chunk, and must store it.
+func (k *known) claim(id chunk.ID) bool {
+	if k.committed.Has(id) {
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, ok := k.fresh[id]; ok || k.pending.Has(id) {
+		return false
+	}
+	k.fresh[id] = struct{}{}
+	return true
+}
+
+// has reports whether a chunk that an earlier run stored is still known.
+func (k *known) has(id chunk.ID) bool {
+	if k.committed.Has(id) {
+		return true
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, ok := k.fresh[id]
+	return ok || k.pending.Has(id)
+}
+
+// record adds an acknowledged pack to the journal.
+func (k *known) record(p snapshot.IndexedPack) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.file == nil {
+		f, err := os.OpenFile(k.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		if err != nil {
+			return err
+		}
+		k.file = f
+	}
+	if err := writeRecord(k.file, p); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	k.recent = append(k.recent, p)
+	k.packs++
+	if len(k.recent) < spillAt {
+		return nil
+	}
+	return k.spill()
+}
+
+// spill moves what is in the heap to the pending index, so that the heap does not grow with a run.
+func (k *known) spill() error {
+	if err := k.pending.Add(k.recent, 0); err != nil {
+		return err
+	}
+	for _, p := range k.recent {
+		for _, e := range p.Entries {
+			delete(k.fresh, e.ID)
+		}
+	}
+	k.recent = nil
+	return nil
+}
+
+func writeRecord(w io.Writer, p snapshot.IndexedPack) error {
+	body := snapshot.AppendIndex(nil, []snapshot.IndexedPack{p})
+	sum := sha256.Sum256(body)
+	rec := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
+	rec = append(append(rec, sum[:8]...), body...)
+	_, err := w.Write(rec)
+	return err
+}
+
+// journal yields every pack of the journal, in order. It stops without an error at the first record that is cut
+// short or does not match its sum: that is where a crash ended it.
+func (k *known) journal(yield func(snapshot.IndexedPack) error) error {
+	f, err := os.Open(k.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	r := bufio.NewReaderSize(f, 256<<10)
+	for {
+		var head [12]byte
+		if _, err := io.ReadFull(r, head[:]); err != nil {
+			return nil
+		}
+		n := binary.BigEndian.Uint32(head[:4])
+		if n > maxRecord {
+			return nil
+		}
+		body := make([]byte, n)
+		if _, err := io.ReadFull(r, body); err != nil {
+			return nil
+		}
+		if sum := sha256.Sum256(body); string(sum[:8]) != string(head[4:]) {
+			return nil
+		}
+		packs, err := snapshot.ParseIndex(body)
+		if err != nil || len(packs) != 1 {
+			return nil
+		}
+		if err := yield(packs[0]); err != nil {
+			return err
+		}
+	}
+}
+
+// resume takes up the journal of an interrupted run. A pack that fewer than need of the sites hold is forgotten, and
+// its chunks are sent again; a share that only some sites lack is left for repair.
+func (k *known) resume(ctx context.Context, sites []*site, need int) error {
+	if _, err := os.Stat(k.path); errors.Is(err, os.ErrNotExist) {
+		return k.pending.Reset()
+	}
+	var all []snapshot.IndexedPack
+	if err := k.journal(func(p snapshot.IndexedPack) error { all = append(all, p); return nil }); err != nil {
+		return err
+	}
+	lacking := make([]map[shard.Name]bool, len(sites))
+	for i, s := range sites {
+		lacking[i] = missingShares(ctx, s, all)
+	}
+	if err := enough(sites, need); err != nil {
+		return err
+	}
+	// A crash here leaves the old journal or the new one; each names only packs that were acknowledged.
+	kept, err := durable.Create(k.path, 0o600)
+	if err != nil {
+		return err
+	}
+	defer kept.Abort()
+	if err := k.pending.Reset(); err != nil {
+		return err
+	}
+	for _, p := range all {
+		if _, done := k.committed.Pack(p.Ref.ID); done || len(p.Ref.Shares) != len(sites) {
+			continue // a head names it: the run ended between its head and its journal
+		}
+		have := 0
+		for i, s := range sites {
+			if s.up() && !lacking[i][p.Ref.Shares[i]] {
+				have++
+			}
+		}
+		if have < need {
+			continue
+		}
+		for i := range sites {
+			if lacking[i][p.Ref.Shares[i]] {
+				k.absent[p.Ref.Shares[i]] = true
+			}
+		}
+		if err := writeRecord(kept, p); err != nil {
+			return err
+		}
+		k.recent = append(k.recent, p)
+		k.packs++
+	}
+	if err := kept.Commit(); err != nil {
+		return err
+	}
+	return k.spill()
+}
+
+// missingShares asks a site which shares of the packs it lacks. A site that does not answer is down.
+func missingShares(ctx context.Context, s *site, packs []snapshot.IndexedPack) map[shard.Name]bool {
+	out := map[shard.Name]bool{}
+	var names []shard.Name
+	ask := func() {
+		if len(names) == 0 || !s.up() {
+			return
+		}
+		missing, err := s.Objects.Check(ctx, names, false)
+		if err != nil {
+			s.fail(fmt.Errorf("asking for objects: %w", err))
+			return
+		}
+		for _, m := range missing {
+			out[m.Name] = true
+		}
+		names = names[:0]
+	}
+	for _, p := range packs {
+		if s.share < len(p.Ref.Shares) {
+			names = append(names, p.Ref.Shares[s.share])
+		}
+		if len(names) == objectBatch {
+			ask()
+		}
+	}
+	ask()
+	return out
+}
+
+// forget ends the journal once a head names its packs. A crash before it leaves packs in both the journal and the
+// index; the next run then finds them in the index and forgets them again.
+func (k *known) forget() error {
+	if k.file != nil {
+		k.file.Close()
+		k.file = nil
+	}
+	k.mu.Lock()
+	k.fresh, k.recent, k.packs = map[chunk.ID]struct{}{}, nil, 0
+	k.mu.Unlock()
+	if err := durable.Remove(k.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return k.pending.Reset()
+}

@@ -1,0 +1,305 @@
+package archive
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"chancery.dev/chancery/internal/chunk"
+	"chancery.dev/chancery/internal/filetree"
+	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/seal"
+	"chancery.dev/chancery/internal/snapshot"
+)
+
+// Reader reads a register's snapshots with its opened key. Close ends it; the key is not kept longer.
+type Reader struct {
+	run     *run
+	fetcher *fetcher
+	tree    *treeCache
+}
+
+// OpenReader brings the local history and index up to date and prepares to read. k embassies must answer.
+func OpenReader(ctx context.Context, reg *Register, agent *Agent, key *seal.PrivateKey) (*Reader, error) {
+	if string(key.Public().Bytes()) != string(reg.Public.Bytes()) {
+		return nil, ErrNotRegister
+	}
+	sites := reg.sites()
+	r, err := openRun(ctx, reg, agent, sites, false)
+	if err != nil {
+		return nil, err
+	}
+	f := &fetcher{reg: reg, sites: sites, opener: pack.NewOpener(key), faults: r.faults}
+	return &Reader{run: r, fetcher: f, tree: newTreeCache(r, f)}, nil
+}
+
+// Close releases the index.
+func (r *Reader) Close() { r.run.close() }
+
+// Faults returns what embassies gave wrong so far, and Down those that could not be asked.
+func (r *Reader) Faults() []Fault { return r.run.faults.all() }
+
+// Down returns the embassies that did not answer.
+func (r *Reader) Down() []Down { return downs(r.run.sites) }
+
+// Find returns the head of a snapshot by its number, or the newest for "latest" or nothing.
+func (r *Reader) Find(name string) (*snapshot.Head, error) { return r.run.history.find(name) }
+
+func (h *history) find(name string) (*snapshot.Head, error) {
+	if h.last == 0 {
+		return nil, fmt.Errorf("%w: the register has none yet", ErrNoSnapshot)
+	}
+	if name == "" || name == "latest" {
+		return h.head(h.last)
+	}
+	seq, err := strconv.ParseUint(name, 10, 64)
+	if err != nil || seq == 0 || seq > h.last {
+		return nil, fmt.Errorf("%w: %q (they are 1 to %d)", ErrNoSnapshot, name, h.last)
+	}
+	return h.head(seq)
+}
+
+// Payload opens the sealed part of a head.
+func (r *Reader) Payload(head *snapshot.Head) (*snapshot.Payload, error) {
+	m := r.run.reg.headMeta(head.Sequence)
+	m.K, m.N = head.K, uint8(len(head.Members))
+	plain, err := r.fetcher.opener.OpenMessage(m, head.Manifest)
+	if err != nil {
+		return nil, fmt.Errorf("head %d: %w: %w", head.Sequence, ErrDamaged, err)
+	}
+	return snapshot.ParsePayload(plain)
+}
+
+// List yields the entries of a folder, from its entry.
+func (r *Reader) List(ctx context.Context, e *snapshot.Entry) iter.Seq2[snapshot.Entry, error] {
+	return snapshot.Listing(func(yield func([]byte, error) bool) {
+		for i := range e.Extents {
+			piece, err := r.tree.read(ctx, &e.Extents[i])
+			if !yield(piece, err) || err != nil {
+				return
+			}
+		}
+	})
+}
+
+// extents returns where a file's content is.
+func (r *Reader) extents(ctx context.Context, e *snapshot.Entry) ([]snapshot.Extent, error) {
+	if e.Flags&snapshot.Indirect == 0 {
+		return e.Extents, nil
+	}
+	var out []snapshot.Extent
+	for i := range e.Extents {
+		raw, err := r.tree.read(ctx, &e.Extents[i])
+		if err != nil {
+			return nil, err
+		}
+		part, err := snapshot.ParseExtents(raw)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, part...)
+	}
+	return out, snapshot.CheckExtents(e.Size, out)
+}
+
+// Problems returns what the backup could not take.
+func (r *Reader) Problems(ctx context.Context, p *snapshot.Payload) ([]Problem, error) {
+	var text []byte
+	for i := range p.Problems {
+		part, err := r.tree.read(ctx, &p.Problems[i])
+		if err != nil {
+			return nil, err
+		}
+		text = append(text, part...)
+	}
+	fields := strings.Split(string(text), "\x00")
+	var out []Problem
+	for i := 0; i+1 < len(fields); i += 2 {
+		out = append(out, Problem{fields[i], fields[i+1]})
+	}
+	return out, nil
+}
+
+// treeCache reads chunks of listings. It keeps the last few packs open, because neighbours lie in one.
+type treeCache struct {
+	run     *run
+	fetcher *fetcher
+	mu      sync.Mutex
+	open    []openPack
+	hasher  *chunk.Hasher
+	unpress *pack.Decompressor
+}
+
+// openPack is a pack's payload in memory.
+type openPack struct {
+	id      pack.ID
+	payload []byte
+	buffers *buffers
+}
+
+// openPacks is how many packs of listings stay open.
+const openPacks = 3
+
+func newTreeCache(r *run, f *fetcher) *treeCache {
+	return &treeCache{run: r, fetcher: f, hasher: r.reg.IDKey.NewHasher(), unpress: pack.NewDecompressor()}
+}
+
+// read returns the bytes of an extent, in memory of its own.
+func (t *treeCache) read(ctx context.Context, x *snapshot.Extent) ([]byte, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	loc, ok := t.run.index.Lookup(x.Chunk)
+	if !ok {
+		return nil, fmt.Errorf("%w: chunk %s is in no pack", ErrDamaged, x.Chunk)
+	}
+	payload, err := t.payload(ctx, &loc.Ref)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := plain(t.hasher, t.unpress, nil, payload, loc.Entry)
+	if err != nil {
+		return nil, fmt.Errorf("pack %s: %w", loc.Ref.ID, err)
+	}
+	if uint64(x.Offset)+uint64(x.Length) > uint64(len(raw)) {
+		return nil, fmt.Errorf("%w: an extent ends behind its chunk", ErrDamaged)
+	}
+	return raw[x.Offset : x.Offset+x.Length], nil
+}
+
+func (t *treeCache) payload(ctx context.Context, ref *snapshot.PackRef) ([]byte, error) {
+	for i, p := range t.open {
+		if p.id == ref.ID {
+			copy(t.open[1:i+1], t.open[:i])
+			t.open[0] = p
+			return p.payload, nil
+		}
+	}
+	b := &buffers{}
+	if len(t.open) == openPacks {
+		b = t.open[openPacks-1].buffers
+		t.open = t.open[:openPacks-1]
+	}
+	payload, err := t.fetcher.open(ctx, b, ref)
+	if err != nil {
+		return nil, err
+	}
+	t.open = slices.Insert(t.open, 0, openPack{ref.ID, payload, b})
+	return payload, nil
+}
+
+// plain returns a chunk of a payload, checked against its id. The result is in dst's memory or the payload's.
+func plain(h *chunk.Hasher, d *pack.Decompressor, dst, payload []byte, e pack.Entry) ([]byte, error) {
+	end := uint64(e.Offset) + uint64(e.Stored)
+	if end > uint64(len(payload)) {
+		return nil, fmt.Errorf("%w: chunk %s lies behind the end of its pack", ErrDamaged, e.ID)
+	}
+	raw := payload[e.Offset:end]
+	if e.Compressed {
+		var err error
+		if raw, err = d.Decompress(dst[:0], e, raw); err != nil {
+			return nil, fmt.Errorf("%w: chunk %s: %w", ErrDamaged, e.ID, err)
+		}
+	}
+	if h.Sum(raw) != e.ID {
+		return nil, fmt.Errorf("%w: chunk %s has another content: the agent that stored it lied", ErrDamaged, e.ID)
+	}
+	return raw, nil
+}
+
+// RestoreOptions say what a restore writes and how.
+type RestoreOptions struct {
+	Target  filetree.TargetOptions
+	Include []string // paths in the snapshot; none means everything
+	Partial bool     // keep what could be restored when something is damaged
+}
+
+// RestoreReport is what a restore did.
+type RestoreReport struct {
+	Snapshot string             `json:"snapshot"`
+	Time     time.Time          `json:"time"`
+	Files    int64              `json:"files"`
+	Folders  int64              `json:"folders"`
+	Bytes    int64              `json:"bytes"`
+	Lost     []Problem          `json:"lost,omitempty"` // files that could not be restored
+	LostSum  int                `json:"lost_count"`
+	Marked   []Problem          `json:"incomplete_at_backup,omitempty"`
+	Warnings []filetree.Warning `json:"warnings,omitempty"`
+	Faults   []Fault            `json:"faults,omitempty"`
+	Down     []Down             `json:"embassies_down,omitempty"`
+}
+
+// ErrNoPath means that no path of the snapshot is among those asked for.
+var ErrNoPath = errors.New("no such path in the snapshot")
+
+// Restore writes a snapshot into a new or empty folder. Where something is damaged beyond repair it returns
+// ErrDamaged with a report that lists every file hit; without Partial nothing is left in the folder then.
+func (r *Reader) Restore(ctx context.Context, head *snapshot.Head, to string, opts RestoreOptions, progress *Progress) (*RestoreReport, error) {
+	if progress == nil {
+		progress = &Progress{}
+	}
+	payload, err := r.Payload(head)
+	if err != nil {
+		return nil, err
+	}
+	rep := &RestoreReport{Snapshot: SnapshotName(head.Sequence), Time: time.Unix(0, head.Time).UTC()}
+	var warnings struct {
+		sync.Mutex
+		list []filetree.Warning
+	}
+	opts.Target.Warn = func(w filetree.Warning) {
+		warnings.Lock()
+		defer warnings.Unlock()
+		if len(warnings.list) < maxProblems {
+			warnings.list = append(warnings.list, w)
+		}
+	}
+	target, err := filetree.CreateTarget(to, opts.Target)
+	if err != nil {
+		return nil, err
+	}
+	w := newRestorer(ctx, r, target, opts, progress)
+	err = w.tree(payload)
+	if cerr := target.Close(); err == nil {
+		err = cerr
+	}
+	rep.Files, rep.Folders, rep.Bytes = progress.Files.Load(), progress.Folders.Load(), progress.Bytes.Load()
+	rep.Lost, rep.LostSum, rep.Marked = w.lost.list, w.lost.count, w.marked.list
+	rep.Warnings, rep.Faults, rep.Down = warnings.list, r.Faults(), r.Down()
+	slices.SortFunc(rep.Lost, func(a, b Problem) int { return cmp.Compare(a.Path, b.Path) })
+	if err == nil && w.lost.count > 0 {
+		err = fmt.Errorf("%w: %d of the files", ErrDamaged, w.lost.count)
+	}
+	if err == nil && len(opts.Include) > 0 && rep.Files+rep.Folders == 0 {
+		err = ErrNoPath
+	}
+	if err != nil && !(opts.Partial && errors.Is(err, ErrDamaged)) {
+		return rep, errors.Join(err, empty(to))
+	}
+	if serr := filetree.Sync(to); serr != nil && err == nil {
+		err = serr
+	}
+	return rep, err
+}
+
+// empty removes what a refused restore wrote, so that nobody takes it for the register.
+func empty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,192 @@
+package embassy
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"chancery.dev/chancery/internal/charter"
+	"chancery.dev/chancery/internal/ledger"
+)
+
+// charterInForce is replaced as a whole when the state changes its charter.
+type charterInForce struct {
+	charter *charter.Charter
+	roster  *charter.Roster
+	sig     []byte
+}
+
+// state is one state's part of the embassy: its folder, ledger and charter.
+type state struct {
+	id      charter.StateID
+	dir     string
+	opts    *Options
+	log     *slog.Logger
+	store   *store
+	catalog *catalog
+	journal *journal
+
+	mu    sync.RWMutex
+	force charterInForce
+
+	changing sync.Mutex // one change of charter at a time
+	behind   chan struct{}
+	stop     chan struct{}
+	done     sync.WaitGroup
+}
+
+func openState(dir string, id charter.StateID, key ed25519.PrivateKey, opts *Options, b *blocks) (*state, error) {
+	ch, sig, err := loadCharter(filepath.Join(dir, "charter"))
+	if err != nil {
+		return nil, err
+	}
+	if ch.State.ID != id {
+		return nil, fmt.Errorf("embassy: %s holds the charter of state %s", dir, ch.State.ID)
+	}
+	st := &state{
+		id: id, dir: dir, opts: opts, log: opts.Log.With("state", id.String()),
+		force:  charterInForce{charter: ch, roster: ch.Roster(), sig: sig},
+		behind: make(chan struct{}, 1),
+		stop:   make(chan struct{}),
+	}
+	if st.store, err = openStore(dir, b); err != nil {
+		return nil, err
+	}
+	if st.catalog, err = openCatalog(filepath.Join(dir, "catalog.db")); err != nil {
+		return nil, err
+	}
+	if st.journal, err = openJournal(filepath.Join(dir, "ledger"), id, key); err != nil {
+		return nil, errors.Join(err, st.catalog.close())
+	}
+	st.catalog.read = st.journal.each
+	if err := st.begin(publicOf(key)); err != nil {
+		return nil, errors.Join(err, st.journal.close(), st.catalog.close())
+	}
+	return st, nil
+}
+
+// begin brings the catalogue up to the ledger, and the ledger up to the charter.
+func (st *state) begin(actor ed25519.PublicKey) error {
+	if err := st.catchUp(context.Background()); err != nil {
+		return err
+	}
+	size, err := st.journal.size(context.Background())
+	if err != nil {
+		return err
+	}
+	if size == 0 {
+		// The first leaf of every ledger is the charter that it began under.
+		if err := st.logCharter(st.inForce().charter, actor); err != nil {
+			return err
+		}
+	}
+	st.done.Add(1)
+	go st.follow()
+	return nil
+}
+
+// close ends the state's work; requests must have ended before.
+func (st *state) close() error {
+	close(st.stop)
+	st.done.Wait()
+	return errors.Join(st.journal.close(), st.catalog.close())
+}
+
+// follow keeps the catalogue's file near the ledger until close.
+func (st *state) follow() {
+	defer st.done.Done()
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-st.stop:
+			return
+		case <-st.behind:
+		case <-tick.C:
+		}
+		if err := st.catchUp(context.Background()); err != nil {
+			st.log.Error("catalogue does not follow the ledger", "err", err)
+		}
+	}
+}
+
+func (st *state) catchUp(ctx context.Context) error {
+	size, err := st.journal.size(ctx)
+	if err != nil {
+		return err
+	}
+	return st.catalog.catchUp(ctx, size)
+}
+
+func (st *state) inForce() charterInForce {
+	st.mu.RLock()
+	defer st.mu.RUnlock()
+	return st.force
+}
+
+// act appends a leaf for what is already durable, and remembers it.
+func (st *state) act(l *ledger.Leaf) (uint64, error) {
+	l.Time = max(0, st.opts.now().UnixNano())
+	index, err := st.journal.append(l)
+	if err != nil {
+		return 0, err
+	}
+	if st.catalog.note(l, index) {
+		select {
+		case st.behind <- struct{}{}:
+		default:
+		}
+	}
+	return index, nil
+}
+
+// logCharter appends the leaf of a charter.
+func (st *state) logCharter(ch *charter.Charter, actor ed25519.PublicKey) error {
+	doc := ch.Bytes()
+	l := ledger.NewLeaf(ledger.CharterTaken, st.id)
+	l.Name, l.Size, l.Actor = sha256.Sum256(doc), uint64(len(doc)), [32]byte(actor)
+	l.Slot = ledger.Slot{Kind: ledger.Charter, Sequence: ch.Number}
+	_, err := st.act(&l)
+	return err
+}
+
+// takeCharter puts the successor of the charter in force, in force, and returns
+// the number in force then. The charter in force again is no error.
+func (st *state) takeCharter(doc, sig []byte, actor ed25519.PublicKey) (uint64, error) {
+	st.changing.Lock()
+	defer st.changing.Unlock()
+	old := st.inForce().charter
+	if len(doc) > maxCharter || len(sig) > maxCharter {
+		return 0, invalid("charter", "too large")
+	}
+	next, err := charter.Parse(doc)
+	if err != nil {
+		return 0, invalid("charter", err.Error())
+	}
+	if next.Hash() == old.Hash() {
+		return old.Number, nil
+	}
+	if err := charter.CheckSuccession(old, next, sig); err != nil {
+		r := refused(err.Error())
+		r.What = "charter"
+		return 0, r
+	}
+	// Logged before it takes effect: a crash after this leaves a leaf for a
+	// charter that is not in force, and handing it over again adds another.
+	if err := st.logCharter(next, actor); err != nil {
+		return 0, err
+	}
+	if err := writeCharter(filepath.Join(st.dir, "charter"), next, sig); err != nil {
+		return 0, err
+	}
+	st.mu.Lock()
+	st.force = charterInForce{charter: next, roster: next.Roster(), sig: sig}
+	st.mu.Unlock()
+	return next.Number, nil
+}
