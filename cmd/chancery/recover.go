@@ -71,7 +71,7 @@ func recoverCommand(u *ui) *cobra.Command {
 		}
 		start := time.Now()
 		a, err := f.run(c, u)
-		if a == nil {
+		if a == nil || err != nil && len(a.Registers) == 0 {
 			return err
 		}
 		a.Seconds = time.Since(start).Seconds()
@@ -153,6 +153,9 @@ func (f *recoverFlags) run(c *cobra.Command, u *ui) (*recoverJSON, error) {
 	}
 	records, err := o.registers(c.Context())
 	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(f.to, 0o755); err != nil {
 		return nil, err
 	}
 	work, err := os.MkdirTemp("", "chancery-recover-*")

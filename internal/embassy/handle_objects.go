@@ -92,15 +92,23 @@ func (s *Server) receive(q *session, name shard.Name, size int64, fresh bool) er
 		return err
 	}
 	defer release()
-	return q.state.store.write(name, bodyReader{q}, size)
+	return q.state.store.write(name, &bodyReader{q, size}, size)
 }
 
-// bodyReader is a request's body with its errors blamed on the client.
-type bodyReader struct{ q *session }
+// bodyReader is a request's body of known length. Its errors are blamed on the
+// client, and its end lifts the deadline.
+type bodyReader struct {
+	q    *session
+	left int64
+}
 
-func (b bodyReader) Read(p []byte) (int, error) {
+func (b *bodyReader) Read(p []byte) (int, error) {
 	n, err := b.q.r.Body.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
+	b.left -= int64(n)
+	if errors.Is(err, io.EOF) {
+		return n, io.EOF
+	}
+	if err != nil || b.left == 0 {
 		err = b.q.blame(err)
 	}
 	return n, err

@@ -45,7 +45,7 @@ func asUser(t *testing.T, prepare func(dir string), test func(dir string)) {
 		prepare(dir)
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.count=1", "-test.v")
-	cmd.Env = append(os.Environ(), childVar+"="+dir)
+	cmd.Env = append(os.Environ(), childVar+"="+dir, "GORACE=atexit_sleep_ms=0")
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
 	out, err := cmd.CombinedOutput()
@@ -67,6 +67,17 @@ func must[T any](v T, err error) func(t testing.TB) T {
 		check(t, err)
 		return v
 	}
+}
+
+// fastDir is a folder for a test that makes much, in memory where there is such a place.
+func fastDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "filetree")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { check(t, os.RemoveAll(dir)) })
+	return dir
 }
 
 func write(t testing.TB, path, text string) {
