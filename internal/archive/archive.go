@@ -41,7 +41,8 @@ var (
 type Objects interface {
 	// Put stores an object under its name and returns when it is durable and has its leaf in the ledger.
 	Put(ctx context.Context, name shard.Name, data []byte) error
-	// Get appends the object to dst. The bytes are as the embassy sent them: the caller checks them.
+	// Get appends the object to dst. The bytes are as the embassy sent them: the caller checks them. An object that the
+	// embassy does not hold is an error that wraps fs.ErrNotExist.
 	Get(ctx context.Context, name shard.Name, dst []byte) ([]byte, error)
 	// Check returns what is wrong with those of the named objects that the embassy does not hold as it should. With
 	// read it reads every byte on its disk; without, it looks whether they are there.
@@ -110,6 +111,8 @@ type site struct {
 	share int
 	mask  shard.MaskKey
 	down  atomic.Pointer[error]
+
+	strikes atomic.Int32 // reads that failed since the last one that did not
 }
 
 func (r *Register) sites() []*site {
@@ -122,6 +125,20 @@ func (r *Register) sites() []*site {
 
 // fail marks the site as down for the rest of the run; the first reason stays.
 func (s *site) fail(err error) { s.down.CompareAndSwap(nil, &err) }
+
+// maxStrikes is how many reads in a row may fail before a site counts as down. One object on a bad spot of a disk
+// must not cost all the others; an embassy that is gone must not be waited for with each of them.
+const maxStrikes = 3
+
+// strike notes a read that failed for another reason than that the object is missing or wrong.
+func (s *site) strike(err error) {
+	if s.strikes.Add(1) >= maxStrikes {
+		s.fail(err)
+	}
+}
+
+// answered notes a read that did not fail.
+func (s *site) answered() { s.strikes.Store(0) }
 
 func (s *site) up() bool { return s.down.Load() == nil }
 

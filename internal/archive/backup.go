@@ -21,6 +21,8 @@ type Source struct {
 	Rules          *filetree.Rules // what is left out
 	AllFileSystems bool            // also what lies on other file systems
 	Tags           []string
+
+	fresh time.Duration // how long after a change a time may still hide another; 0 is what file systems need
 }
 
 // Progress counts a run as it goes; all fields may be read at any time.

@@ -60,6 +60,9 @@ func (f *faults) all() []Fault {
 // errSize is an object of another length than its pack's class makes it.
 var errSize = errors.New("wrong size")
 
+// errPadding is a share whose bytes behind the end of its pack are not zero.
+var errPadding = errors.New("padding is not zero")
+
 // hedge is how long a share may take before another embassy is asked as well.
 const hedge = 4 * time.Second
 
@@ -73,11 +76,14 @@ type fetcher struct {
 	sites  []*site
 	opener *pack.Opener // nil: index packs only
 	faults *faults
+	coders sync.Map // [2]int{k, n} -> *shard.Coder
 }
 
 // buffers are what one goroutine needs to fetch packs, used again for each.
 type buffers struct {
 	sealed  []byte // k shares side by side
+	joined  []byte // the pack, where its shares had to be joined
+	spare   []byte // a share of no place in sealed
 	payload []byte
 }
 
@@ -88,7 +94,8 @@ type share struct {
 	err    error
 }
 
-// open returns the payload of a pack, in b's memory. The error is ErrDamaged when too few good shares are left.
+// open returns the payload of a pack, in b's memory. The error is ErrDamaged when too few good shares are left, and
+// ErrTooFew when too few embassies answer to tell.
 func (f *fetcher) open(ctx context.Context, b *buffers, ref *snapshot.PackRef) ([]byte, error) {
 	if len(ref.Shares) != len(f.sites) || int(ref.N) != len(f.sites) {
 		return nil, fmt.Errorf("pack %s: made for %d embassies, the register has %d", ref.ID, ref.N, len(f.sites))
@@ -106,6 +113,12 @@ func (f *fetcher) open(ctx context.Context, b *buffers, ref *snapshot.PackRef) (
 		}
 		if err == nil && try.padded() {
 			return payload, nil
+		}
+		if err == nil {
+			err = errPadding
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
 		if !try.discardBad() {
 			return nil, fmt.Errorf("%w: pack %s: every share is what the agent stored, and together they do not open: %w",
@@ -154,6 +167,8 @@ type attempt struct {
 	good  []share // at most k
 	busy  int
 	in    chan share
+
+	spared bool // the spare buffer is in use
 }
 
 func (f *fetcher) newAttempt(ctx context.Context, b *buffers, ref *snapshot.PackRef) *attempt {
@@ -178,7 +193,7 @@ func (a *attempt) end() {
 	}
 }
 
-// gather returns when k shares are at hand. Errors: ErrDamaged with what is known of every embassy.
+// gather returns when k shares are at hand. Errors: ErrDamaged, or ErrTooFew when so many embassies are down.
 func (a *attempt) gather() error {
 	k := int(a.ref.K)
 	timer := time.NewTimer(hedge)
@@ -188,21 +203,18 @@ func (a *attempt) gather() error {
 			a.start()
 		}
 		if a.busy == 0 {
+			if err := enough(a.f.sites, k); err != nil {
+				return err
+			}
 			return fmt.Errorf("%w: pack %s: %d good shares of %d needed", ErrDamaged, a.ref.ID, len(a.good), k)
 		}
 		select {
 		case s := <-a.in:
 			a.busy--
-			switch {
-			case errors.Is(s.err, fs.ErrNotExist):
-				a.blame(s.number, "missing")
-			case errors.Is(s.err, errSize):
-				a.blame(s.number, "wrong size")
-			case s.err != nil:
-				a.f.sites[s.number].fail(fmt.Errorf("reading object %s: %w", a.ref.Shares[s.number], s.err))
-			default:
-				a.good = append(a.good, s)
+			if a.ctx.Err() != nil {
+				return context.Cause(a.ctx)
 			}
+			a.take(s)
 		case <-timer.C:
 			if a.tried < len(a.order) {
 				a.start()
@@ -212,21 +224,44 @@ func (a *attempt) gather() error {
 			return context.Cause(a.ctx)
 		}
 	}
-	a.good = a.good[:k]
 	return nil
 }
 
-// start asks the next embassy. The first k go straight to their place in the pack's buffer; whoever is asked later
-// answers into memory of its own, because an earlier one may still be writing.
+// take sorts an answer.
+func (a *attempt) take(s share) {
+	site := a.f.sites[s.number]
+	switch {
+	case errors.Is(s.err, fs.ErrNotExist):
+		a.blame(s.number, "missing")
+	case errors.Is(s.err, errSize):
+		a.blame(s.number, "wrong size")
+	case s.err != nil:
+		a.blame(s.number, s.err.Error())
+		site.strike(fmt.Errorf("reading object %s: %w", a.ref.Shares[s.number], s.err))
+		return
+	default:
+		a.good = append(a.good, s)
+	}
+	site.answered()
+}
+
+// start asks the next embassy. Shares of the pack's own bytes go straight to their place in the pack's buffer, every
+// other one has memory of its own.
 func (a *attempt) start() {
 	n := a.order[a.tried]
 	a.tried++
 	a.busy++
 	var dst []byte
-	if n < int(a.ref.K) {
+	switch {
+	case n < int(a.ref.K):
 		dst = a.b.sealed[n*a.size : n*a.size : (n+1)*a.size]
-	} else {
+	case !a.spared && cap(a.b.spare) >= a.size:
+		dst, a.spared = a.b.spare[:0:a.size], true
+	default:
 		dst = make([]byte, 0, a.size)
+		if !a.spared {
+			a.b.spare, a.spared = dst, true
+		}
 	}
 	go func() {
 		s := a.f.sites[n]
@@ -260,11 +295,25 @@ func (a *attempt) join() ([]byte, error) {
 		}
 		return a.b.sealed[:a.ref.Class.Size()], nil
 	}
-	coder, err := shard.NewCoder(k, n)
+	coder, err := a.f.coder(k, n)
 	if err != nil {
 		return nil, err
 	}
-	return coder.Join(make([]byte, 0, k*a.size), parts, a.ref.Class.Size())
+	a.b.joined, err = coder.Join(a.b.joined, parts, a.ref.Class.Size())
+	return a.b.joined, err
+}
+
+// coder returns the coder of k and n. It keeps what it found out about joining without some shares.
+func (f *fetcher) coder(k, n int) (*shard.Coder, error) {
+	if c, ok := f.coders.Load([2]int{k, n}); ok {
+		return c.(*shard.Coder), nil
+	}
+	c, err := shard.NewCoder(k, n)
+	if err != nil {
+		return nil, err
+	}
+	f.coders.Store([2]int{k, n}, c)
+	return c, nil
 }
 
 // padded checks the few zero bytes that make the last share as long as the others: they are in no pack, so nothing

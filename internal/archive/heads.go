@@ -24,11 +24,13 @@ type history struct {
 	dir     string
 	last    uint64
 	lag     map[int]uint64 // share -> the sequence after which this site lacks heads
+	faults  *faults        // heads that are not what they should be
 }
 
-// openHistory reads what is kept locally; sync brings it up to date.
+// openHistory reads what is kept locally; sync brings it up to date. The local copy counts as far as it is without a
+// gap and its newest head is whole: what lies behind comes from the embassies again.
 func openHistory(reg *Register, trusted []ed25519.PublicKey) (*history, error) {
-	h := &history{reg: reg, trusted: trusted, dir: filepath.Join(reg.Dir, "heads"), lag: map[int]uint64{}}
+	h := &history{reg: reg, trusted: trusted, dir: filepath.Join(reg.Dir, "heads"), lag: map[int]uint64{}, faults: &faults{}}
 	if err := durable.MkdirAll(h.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -36,11 +38,16 @@ func openHistory(reg *Register, trusted []ed25519.PublicKey) (*history, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range entries {
-		var seq uint64
-		if _, err := fmt.Sscanf(e.Name(), "%012d", &seq); err == nil && e.Name() == headName(seq) {
-			h.last = max(h.last, seq)
+	for _, e := range entries { // by name, which is by number
+		if e.Name() == headName(h.last+1) {
+			h.last++
 		}
+	}
+	for h.last > 0 {
+		if _, err := h.head(h.last); err == nil {
+			break
+		}
+		h.last--
 	}
 	return h, nil
 }
@@ -89,7 +96,7 @@ func (h *history) accept(b []byte) (*snapshot.Head, error) {
 		return nil, err
 	}
 	if head.Sequence != h.last+1 {
-		return nil, fmt.Errorf("head %d does not follow %d", head.Sequence, h.last)
+		return nil, fmt.Errorf("%w: head %d does not follow %d", snapshot.ErrBroken, head.Sequence, h.last)
 	}
 	if h.last > 0 {
 		prev, err := h.head(h.last)
@@ -108,18 +115,22 @@ func (h *history) accept(b []byte) (*snapshot.Head, error) {
 }
 
 // sync asks every site for its heads, takes over what is new, and compares what is known. A site that does not
-// answer is down; one whose heads differ from the others' is a fork. With quick, sites are asked only for the end
-// of the chain.
+// answer is down; one that shows something else than a head of this register is at fault and is passed over; two
+// heads for one place, both signed by an agent, are a fork. With quick, sites are asked only for the end of the chain.
 func (h *history) sync(ctx context.Context, sites []*site, need int, quick bool) error {
 	lists := make([][]ledger.RecordInfo, len(sites))
-	after := uint64(0)
-	if quick && h.last > 0 {
-		after = h.last - 1
-	}
+	from := make([]uint64, len(sites))
 	var all sync.WaitGroup
 	for i, s := range sites {
+		if quick && h.last > 0 {
+			from[i] = h.last - 1
+		}
 		all.Go(func() {
-			list, err := listHeads(ctx, s, h.reg.ID, after)
+			list, err := listHeads(ctx, s, h.reg.ID, from[i])
+			if err == nil && len(list) == 0 && from[i] > 0 { // further behind than was asked
+				from[i] = 0
+				list, err = listHeads(ctx, s, h.reg.ID, 0)
+			}
 			if err != nil {
 				s.fail(fmt.Errorf("listing heads: %w", err))
 			}
@@ -127,33 +138,46 @@ func (h *history) sync(ctx context.Context, sites []*site, need int, quick bool)
 		})
 	}
 	all.Wait()
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if err := enough(sites, need); err != nil {
 		return err
 	}
-	for i, s := range sites {
-		if !s.up() {
-			continue
-		}
-		if err := h.merge(ctx, s, lists[i]); err != nil {
-			return err
-		}
+	if err := h.mergeAll(ctx, sites, lists); err != nil {
+		return err
 	}
 	for i, s := range sites {
 		if s.up() {
-			h.lag[i] = h.lagOf(lists[i], after)
+			h.lag[i] = h.lagOf(lists[i], from[i])
 		}
 	}
 	return nil
 }
 
+// mergeAll goes through the lists until none brings the chain further: what one site lacks in the middle, another
+// may have.
+func (h *history) mergeAll(ctx context.Context, sites []*site, lists [][]ledger.RecordInfo) error {
+	rest := slices.Clone(lists)
+	for {
+		before := h.last
+		for i, s := range sites {
+			if !s.up() {
+				continue
+			}
+			var err error
+			if rest[i], err = h.merge(ctx, s, rest[i]); err != nil {
+				return err
+			}
+		}
+		if h.last == before {
+			return nil
+		}
+	}
+}
+
 // lagOf returns the sequence after which a site must be given heads, or the newest when it lacks none.
 func (h *history) lagOf(list []ledger.RecordInfo, after uint64) uint64 {
-	if len(list) == 0 && after > 0 {
-		return 0 // further behind than was asked: from the start, taken slots answer quickly
-	}
 	for _, r := range list {
 		if r.Slot.Sequence != after+1 {
 			break
@@ -182,39 +206,84 @@ func listHeads(ctx context.Context, s *site, register [16]byte, after uint64) ([
 	}
 }
 
-// merge takes over the heads of one site that are not known yet and compares those that are.
-func (h *history) merge(ctx context.Context, s *site, list []ledger.RecordInfo) error {
-	for _, r := range list {
+// merge takes over the heads of one site that are not known yet, compares those that are, and returns the part of
+// the list behind a gap.
+func (h *history) merge(ctx context.Context, s *site, list []ledger.RecordInfo) ([]ledger.RecordInfo, error) {
+	for i, r := range list {
 		seq := r.Slot.Sequence
+		if seq > h.last+1 {
+			return list[i:], nil
+		}
 		if seq <= h.last {
-			b, err := h.bytes(seq)
+			same, err := h.holdsAt(seq, r.Hash)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			if sha256.Sum256(b) != r.Hash {
-				return fmt.Errorf("%w: %s holds another head %d of this register", ErrForked, s.Name, seq)
+			if same {
+				continue
 			}
-			continue
 		}
-		if seq != h.last+1 {
-			return nil // a hole at this site: another one has what is between
+		if err := h.take(ctx, s, r); err != nil {
+			return nil, err
 		}
-		b, err := s.Records.GetRecord(ctx, r.Slot)
-		if err != nil {
-			s.fail(fmt.Errorf("reading head %d: %w", seq, err))
-			return nil
+	}
+	return nil, nil
+}
+
+// holdsAt reports whether the head of this number has this hash. A local copy that is damaged is dropped together
+// with what follows it.
+func (h *history) holdsAt(seq uint64, hash [32]byte) (bool, error) {
+	b, err := h.bytes(seq)
+	if err != nil && !errors.Is(err, ErrNoSnapshot) {
+		return false, err
+	}
+	if err == nil && sha256.Sum256(b) == hash {
+		return true, nil
+	}
+	if err == nil {
+		if _, err = h.parse(b); err == nil {
+			return false, nil
 		}
-		if sha256.Sum256(b) != r.Hash {
-			s.fail(fmt.Errorf("head %d is not what the list says", seq))
-			return nil
+	}
+	h.last = seq - 1
+	return false, nil
+}
+
+// take fetches a head that is new or differs from the one that is known.
+func (h *history) take(ctx context.Context, s *site, r ledger.RecordInfo) error {
+	seq := r.Slot.Sequence
+	blame := func(what string) { h.faults.add(Fault{s.Name, fmt.Sprintf("head %d", seq), what}) }
+	b, err := s.Records.GetRecord(ctx, r.Slot)
+	if err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		if _, err := h.accept(b); err != nil {
-			if errors.Is(err, ErrForked) {
-				return fmt.Errorf("%s: %w", s.Name, err)
-			}
-			s.fail(err)
-			return nil
-		}
+		blame(err.Error())
+		s.strike(fmt.Errorf("reading head %d: %w", seq, err))
+		return nil
+	}
+	s.answered()
+	if sha256.Sum256(b) != r.Hash {
+		blame("wrong bytes")
+		return nil
+	}
+	head, err := h.parse(b)
+	if err != nil {
+		blame(err.Error())
+		return nil
+	}
+	if head.Sequence != seq {
+		blame(fmt.Sprintf("is head %d", head.Sequence))
+		return nil
+	}
+	switch {
+	case seq <= h.last:
+		return fmt.Errorf("%w: %s holds another head %d of this register, signed by an agent", ErrForked, s.Name, seq)
+	case seq > h.last+1:
+		return nil // what was before it turned out wrong
+	}
+	if _, err := h.accept(b); err != nil {
+		return fmt.Errorf("%s: %w", s.Name, err)
 	}
 	return nil
 }

@@ -35,6 +35,7 @@ func rawClient(t *testing.T, change func(*tls.Config), who string) *http.Client 
 }
 
 func TestOnlyHybridTLS13IsSpoken(t *testing.T) {
+	t.Parallel()
 	s := serve(t, initFolder(t), Options{})
 	get := func(change func(*tls.Config)) error {
 		resp, err := rawClient(t, change, "agent").Get("https://" + s.addr + "/v1/identity")
@@ -66,6 +67,7 @@ func TestOnlyHybridTLS13IsSpoken(t *testing.T) {
 }
 
 func TestStrangersAreRefusedEverywhereButIdentity(t *testing.T) {
+	t.Parallel()
 	s := serve(t, initFolder(t), Options{})
 	stranger := rawClient(t, nil, "stranger")
 	nobody := rawClient(t, func(c *tls.Config) { c.Certificates = nil }, "stranger")
@@ -123,6 +125,7 @@ func TestStrangersAreRefusedEverywhereButIdentity(t *testing.T) {
 }
 
 func TestRecoveryKeyReadsAndNeverWrites(t *testing.T) {
+	t.Parallel()
 	s := serve(t, initFolder(t), Options{})
 	ctx := t.Context()
 	agent, recovery := s.client(t, "agent"), s.client(t, "recovery")
@@ -154,6 +157,7 @@ func TestRecoveryKeyReadsAndNeverWrites(t *testing.T) {
 }
 
 func TestTheClientTrustsOneKeyOnly(t *testing.T) {
+	t.Parallel()
 	s := serve(t, initFolder(t), Options{})
 	wrong := s.dial(t, "agent", func(c *ClientConfig) { c.ServerKey = publicOf(keyOf("another embassy")) })
 	_, err := wrong.Status(t.Context())
@@ -174,6 +178,7 @@ func TestTheClientTrustsOneKeyOnly(t *testing.T) {
 }
 
 func TestNoCallWithoutKeysOrAddress(t *testing.T) {
+	t.Parallel()
 	good := ClientConfig{URL: "https://localhost:1", ServerKey: publicOf(keyOf("s")), ClientKey: keyOf("c")}
 	for name, change := range map[string]func(*ClientConfig){
 		"no server key": func(c *ClientConfig) { c.ServerKey = nil },
@@ -193,6 +198,7 @@ func TestNoCallWithoutKeysOrAddress(t *testing.T) {
 }
 
 func TestBothHTTPVersionsWork(t *testing.T) {
+	t.Parallel()
 	s := serve(t, initFolder(t), Options{})
 	if err := s.client(t, "agent").Put(t.Context(), mustName(t, 1000), seeded(1000, "v")); err != nil {
 		t.Fatal(err)
@@ -215,6 +221,7 @@ func TestBothHTTPVersionsWork(t *testing.T) {
 }
 
 func TestTheLogTellsNoNames(t *testing.T) {
+	t.Parallel()
 	var out bytes.Buffer
 	s := serve(t, initFolder(t), Options{Log: testLog(t, &out)})
 	c := s.client(t, "agent")

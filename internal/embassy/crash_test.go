@@ -40,6 +40,7 @@ func serveForever(dir string) error {
 }
 
 func TestKillLosesNothingAcknowledged(t *testing.T) {
+	t.Parallel()
 	dir := initFolder(t)
 	var mu sync.Mutex
 	acknowledged := make(map[shard.Name]int)

@@ -49,6 +49,7 @@ func (f *fullDisk) Commit() error {
 }
 
 func TestAFullDiskIsSaidAndSurvived(t *testing.T) {
+	t.Parallel()
 	server, err := Open(initFolder(t), Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -91,6 +92,7 @@ func TestAFullDiskIsSaidAndSurvived(t *testing.T) {
 }
 
 func TestQuotaAndReserveAreKept(t *testing.T) {
+	t.Parallel()
 	s := serve(t, initFolder(t), Options{Quota: 250_000})
 	c := s.client(t, "agent")
 	for i := range 3 {
@@ -115,6 +117,7 @@ func TestQuotaAndReserveAreKept(t *testing.T) {
 }
 
 func TestTwoProcessesNeverShareAFolder(t *testing.T) {
+	t.Parallel()
 	dir := initFolder(t)
 	s := serve(t, dir, Options{})
 	if _, err := Open(dir, Options{}); !errors.Is(err, durable.ErrLocked) {
@@ -131,6 +134,7 @@ func TestTwoProcessesNeverShareAFolder(t *testing.T) {
 }
 
 func TestTheCatalogueIsRebuiltFromTheLedger(t *testing.T) {
+	t.Parallel()
 	dir := initFolder(t)
 	s := serve(t, dir, Options{})
 	var names []shard.Name
@@ -168,6 +172,7 @@ func TestTheCatalogueIsRebuiltFromTheLedger(t *testing.T) {
 }
 
 func TestALedgerShorterThanTheCatalogueIsRefused(t *testing.T) {
+	t.Parallel()
 	dir := initFolder(t)
 	s := serve(t, dir, Options{})
 	name, data := object(500, "x")
@@ -189,6 +194,7 @@ func TestALedgerShorterThanTheCatalogueIsRefused(t *testing.T) {
 }
 
 func TestAnObjectWithoutItsLeafGetsOne(t *testing.T) {
+	t.Parallel()
 	dir := initFolder(t)
 	s := serve(t, dir, Options{})
 	name, data := object(5000, "leafless")
@@ -241,6 +247,7 @@ func liar(t *testing.T, h http.HandlerFunc) *Client {
 }
 
 func TestALyingServerIsCut(t *testing.T) {
+	t.Parallel()
 	endless := func(kind string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", kind)
@@ -300,6 +307,7 @@ func TestALyingServerIsCut(t *testing.T) {
 }
 
 func TestASlowServerIsCut(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	t.Cleanup(func() { close(release) })
 	c := liar(t, func(_ http.ResponseWriter, r *http.Request) {
@@ -320,6 +328,7 @@ func TestASlowServerIsCut(t *testing.T) {
 }
 
 func TestASlowClientIsCutAndASlowEmbassyIsNot(t *testing.T) {
+	t.Parallel()
 	const patience = 300 * time.Millisecond
 	s := serve(t, initFolder(t), Options{patience: patience})
 	cert, err := certificate(keyOf("agent"))
@@ -366,6 +375,7 @@ func TestASlowClientIsCutAndASlowEmbassyIsNot(t *testing.T) {
 }
 
 func TestOversizeAndMalformedRequestsAreRefused(t *testing.T) {
+	t.Parallel()
 	s := serve(t, initFolder(t), Options{})
 	c := rawClient(t, nil, "agent")
 	base := "https://" + s.addr + "/v1/states/" + s.state().id.String() + "/"

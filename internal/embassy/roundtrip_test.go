@@ -52,6 +52,7 @@ func TestObjectsComeBackAsTheyWere(t *testing.T) {
 }
 
 func TestMissingAndListKnowExactlyWhatIsThere(t *testing.T) {
+	t.Parallel()
 	s := serve(t, initFolder(t), Options{})
 	c := s.client(t, "agent")
 	ctx := t.Context()
@@ -99,6 +100,7 @@ func TestMissingAndListKnowExactlyWhatIsThere(t *testing.T) {
 }
 
 func TestRecordsTakeASlotOnce(t *testing.T) {
+	t.Parallel()
 	dir := initFolder(t)
 	s := serve(t, dir, Options{})
 	c := s.client(t, "agent")
@@ -151,6 +153,7 @@ func TestRecordsTakeASlotOnce(t *testing.T) {
 }
 
 func TestReceiptsProveWhatWasStored(t *testing.T) {
+	t.Parallel()
 	s := serve(t, initFolder(t), Options{})
 	c := s.client(t, "agent")
 	ctx := t.Context()
@@ -213,6 +216,7 @@ func (s *site) putDirect(name shard.Name, data []byte) error {
 }
 
 func TestScrubFindsAndRepairMendsDamage(t *testing.T) {
+	t.Parallel()
 	s := serve(t, initFolder(t), Options{})
 	c := s.client(t, "agent")
 	ctx := t.Context()
@@ -271,6 +275,7 @@ func TestScrubFindsAndRepairMendsDamage(t *testing.T) {
 }
 
 func TestWrongBytesAreNotStored(t *testing.T) {
+	t.Parallel()
 	s := serve(t, initFolder(t), Options{})
 	c := s.client(t, "agent")
 	name, _ := object(1000, "right")
@@ -291,6 +296,7 @@ func TestWrongBytesAreNotStored(t *testing.T) {
 }
 
 func TestCharterFollowsSuccessionOnly(t *testing.T) {
+	t.Parallel()
 	dir := initFolder(t)
 	s := serve(t, dir, Options{})
 	c := s.client(t, "agent")

@@ -32,6 +32,11 @@ func (f *Folder) List(buf []Item) ([]Item, error) {
 	if err := s.readNames(dirfd); err != nil {
 		return nil, f.fail("list", "", err)
 	}
+	return f.examine(dirfd, s, buf), nil
+}
+
+// examine sorts the names in s and calls lstat for each.
+func (f *Folder) examine(dirfd int, s *scratch, buf []Item) []Item {
 	names := s.names
 	slices.SortFunc(s.spans, func(a, b span) int {
 		return bytes.Compare(names[a.start:a.end], names[b.start:b.end])
@@ -57,7 +62,7 @@ func (f *Folder) List(buf []Item) ([]Item, error) {
 		}
 		it.Stat.fromSystem(&st)
 	}
-	return items, nil
+	return items
 }
 
 // readNames fills s.names and s.spans with the entries of the folder but "." and "..".

@@ -58,6 +58,20 @@ func TestListIsSortedByBytesAndComplete(t *testing.T) {
 	}
 }
 
+func TestVanishedEntryIsSaidToBe(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/gone", "")
+	write(t, dir+"/here", "")
+	f := openSource(t, dir).Root()
+	s := scratch{buf: make([]byte, 4096)}
+	check(t, s.readNames(f.h.fd))
+	check(t, os.Remove(dir+"/gone"))
+	items := f.examine(f.h.fd, &s, nil)
+	if len(items) != 2 || !errors.Is(items[0].Err, ErrVanished) || items[0].Name != "gone" || items[1].Err != nil {
+		t.Errorf("%v", items)
+	}
+}
+
 func TestKindsAsLstatSeesThem(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir() + "/zoo"
@@ -93,6 +107,9 @@ func TestReplacedEntryIsNeverReadAsAnother(t *testing.T) {
 		"symlink":      func(p string) error { return os.Symlink("/etc/passwd", p) },
 		"folder":       func(p string) error { return os.Mkdir(p, 0o755) },
 		"link to dir":  func(p string) error { return os.Symlink("/etc", p) },
+		"symlink to what it was": func(p string) error {
+			return os.Symlink("old "+filepath.Base(p), p)
+		},
 		"socket": func(p string) error {
 			l, err := net.Listen("unix", p)
 			if err == nil {
@@ -113,7 +130,7 @@ func TestReplacedEntryIsNeverReadAsAnother(t *testing.T) {
 			if name != "" {
 				want = ErrChanged
 			}
-			check(t, os.Rename(dir+"/file", dir+"/old"))
+			check(t, os.Rename(dir+"/file", dir+"/old file"))
 			check(t, os.Rename(dir+"/folder", dir+"/old folder"))
 			check(t, replace(dir+"/file"))
 			check(t, replace(dir+"/folder"))

@@ -143,7 +143,8 @@ func everything(w *warnings) TargetOptions {
 type copier struct {
 	refs  map[inode]LinkRef
 	t     testing.TB
-	depth func(int) // called in each folder with its depth, may be nil
+	buf   [64 << 10]byte
+	depth func(int) // called in each folder with its depth; may be nil
 }
 
 func copyTree(t testing.TB, from, to string, opts TargetOptions) {
@@ -209,7 +210,7 @@ func (c *copier) entry(f *Folder, p *Place, it Item) {
 		in := must(f.OpenFile(it.Name, it.Stat))(t)
 		defer in.Close()
 		out := must(p.CreateFile(it.Name, it.Stat.Size))(t)
-		buf := make([]byte, 1<<20)
+		buf := c.buf[:]
 		for _, r := range must(in.Extents(nil))(t) {
 			for off, end := r.Off, r.Off+r.Len; off < end; {
 				n, err := in.ReadAt(buf[:min(int64(len(buf)), end-off)], off)
