@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -100,7 +101,9 @@ func embassyAccredit(u *ui) *cobra.Command {
 	var name, url, fingerprint string
 	c := &cobra.Command{
 		Use: "accredit", Short: "Take an embassy into the charter", Args: cobra.NoArgs,
-		Long:    "Asks whoever answers at the address for the embassy's key, compares it with the fingerprint that the embassy's\npeople gave you, and puts the embassy into the next charter, into the kits, and tells every embassy.",
+		Long: "Asks whoever answers at the address for the embassy's key, compares it with the fingerprint that the embassy's\n" +
+			"people gave you, and puts the embassy into the next charter, into the kits, and tells every embassy. An embassy\n" +
+			"that has moved is accredited again, at its new address.",
 		Example: "  chancery embassy accredit --home HOME --name lu --url https://127.0.0.1:7401 --key SHA256:…",
 	}
 	dir := homeFlag(c)
@@ -120,10 +123,8 @@ func embassyAccredit(u *ui) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if old, ok := conn.home.Charter.EmbassyByName(name); !ok || old.ID != e.ID {
-			if err := conn.adopt(e); err != nil {
-				return err
-			}
+		if err := conn.adopt(e); err != nil {
+			return err
 		}
 		if err := conn.tellCharter(c.Context(), e); err != nil {
 			return err
@@ -161,16 +162,25 @@ func meet(ctx context.Context, state charter.StateID, name, url, fingerprint str
 	}, nil
 }
 
-// adopt puts an embassy into the next charter.
+// adopt puts an embassy into the next charter, or its new address where it is there already.
 func (c *connection) adopt(e charter.Embassy) error {
 	next := c.home.Charter.Next()
-	if _, taken := c.home.Charter.EmbassyByName(e.Name); taken {
+	old, there := c.home.Charter.EmbassyByName(e.Name)
+	switch {
+	case there && old.ID != e.ID:
 		return &failure{
 			err: fmt.Errorf("the charter has an embassy %s with another key", e.Name), code: exitRefused,
 			hint: "give the new embassy a name of its own: chancery embassy init --name …",
 		}
+	case there && slices.Equal(old.URLs, e.URLs):
+		return nil
+	case there:
+		i := slices.IndexFunc(next.Embassies, func(x charter.Embassy) bool { return x.ID == e.ID })
+		next.Embassies = slices.Clone(next.Embassies)
+		next.Embassies[i].URLs = e.URLs
+	default:
+		next.Embassies = append(next.Embassies, e)
 	}
-	next.Embassies = append(next.Embassies, e)
 	return c.home.Adopt(next)
 }
 

@@ -53,6 +53,8 @@ type BackupReport struct {
 	Gaps        int                    `json:"shares_missing"` // of earlier packs, at embassies that are up
 	Head        *snapshot.Head         `json:"-"`
 	Receipts    map[string]ReceiptFile `json:"-"`
+	Faults      []Fault                `json:"faults,omitempty"`
+	Local       string                 `json:"local_problem,omitempty"` // with the local folder, after the snapshot was made
 }
 
 // Down is an embassy that a run had to do without, and why.
@@ -87,12 +89,15 @@ func Backup(ctx context.Context, reg *Register, agent *Agent, src Source, progre
 		return nil, err
 	}
 	defer run.close()
-	known, err := openKnown(reg.Dir, run.index)
+	if run.torn && len(up(sites)) < len(sites) { // what is not known now may be known when the others answer
+		return nil, fmt.Errorf("%w: a part of the index, and not every embassy answers", ErrDamaged)
+	}
+	known, err := openKnown(reg, run.index)
 	if err != nil {
 		return nil, err
 	}
 	defer known.close()
-	if err := known.resume(ctx, sites, reg.K); err != nil {
+	if err := known.resume(ctx, sites); err != nil {
 		return nil, err
 	}
 	w, err := newWriter(ctx, reg, sites, known)
@@ -100,11 +105,12 @@ func Backup(ctx context.Context, reg *Register, agent *Agent, src Source, progre
 		return nil, err
 	}
 	defer w.stop(nil)
-	b, err := newBackup(ctx, run, w, src, progress)
+	b, err := newBackup(w.ctx, run, w, src, progress)
 	if err != nil {
 		w.abort(err)
 		return nil, err
 	}
+	defer b.failure.stop(nil)
 	root, err := b.tree()
 	if err != nil {
 		w.abort(err)
@@ -132,10 +138,12 @@ func Backup(ctx context.Context, reg *Register, agent *Agent, src Source, progre
 		b.seenNext.abort()
 		return nil, err
 	}
-	if err := b.seenNext.commit(head.Hash()); err != nil {
-		return nil, fmt.Errorf("file of what was seen: %w", err)
+	rep := b.report(head, payload, sites, known)
+	// From here on there is a snapshot, whatever goes wrong on the local disk; the next run makes that good.
+	if err := errors.Join(run.settle(known, head), b.seenNext.commit(head.Hash())); err != nil {
+		rep.Local = err.Error()
 	}
-	return b.report(head, payload, sites, known), nil
+	return rep, nil
 }
 
 func (b *backup) report(head *snapshot.Head, p *snapshot.Payload, sites []*site, k *known) *BackupReport {
@@ -143,88 +151,12 @@ func (b *backup) report(head *snapshot.Head, p *snapshot.Payload, sites []*site,
 		Snapshot: SnapshotName(head.Sequence), Sequence: head.Sequence, Stats: p.Stats,
 		Packs: head.Packs, Objects: head.Objects, StoredBytes: head.Stored,
 		Problems: b.problems.list, ProblemSum: uint64(b.problems.count), Excluded: b.excluded, OtherFS: b.otherFS,
-		Down: downs(sites), Gaps: len(k.absent), Head: head,
+		Down: downs(sites), Gaps: k.gaps, Head: head, Faults: b.run.faults.all(),
 	}
 }
 
 // SnapshotName is how people name a snapshot: its head's sequence.
 func SnapshotName(seq uint64) string { return fmt.Sprintf("%d", seq) }
-
-// run is what every piece of work on a register needs: its history and index, up to date with the embassies.
-type run struct {
-	reg     *Register
-	agent   *Agent
-	sites   []*site
-	history *history
-	index   *index.Index
-	faults  *faults
-}
-
-// openRun brings the local copy of a register's history and index up to date. With quick, embassies are asked only
-// for the newest heads.
-func openRun(ctx context.Context, reg *Register, agent *Agent, sites []*site, quick bool) (*run, error) {
-	if err := durable.MkdirAll(reg.Dir, 0o700); err != nil {
-		return nil, err
-	}
-	h, err := openHistory(reg, agent.Trusted)
-	if err != nil {
-		return nil, err
-	}
-	if err := h.sync(ctx, sites, reg.K, quick); err != nil {
-		return nil, err
-	}
-	ix, err := index.Open(filepath.Join(reg.Dir, "index"))
-	if err != nil && !errors.Is(err, index.ErrDamaged) {
-		return nil, err
-	}
-	if err != nil {
-		if ix, err = remakeIndex(filepath.Join(reg.Dir, "index")); err != nil {
-			return nil, err
-		}
-	}
-	r := &run{reg: reg, agent: agent, sites: sites, history: h, index: ix, faults: &faults{}}
-	if err := r.catchUp(ctx); err != nil {
-		r.close()
-		return nil, err
-	}
-	return r, nil
-}
-
-func (r *run) close() { r.index.Close() }
-
-// catchUp reads the index packs of heads that the local index does not cover yet: none on the machine that made
-// them, all on a new one.
-func (r *run) catchUp(ctx context.Context) error {
-	if r.index.Through() > r.history.last {
-		if err := r.index.Reset(); err != nil {
-			return err
-		}
-	}
-	f := &fetcher{reg: r.reg, sites: r.sites, faults: r.faults}
-	var b buffers
-	var batch []snapshot.IndexedPack
-	from := r.index.Through()
-	for seq := from + 1; seq <= r.history.last; seq++ {
-		head, err := r.history.head(seq)
-		if err != nil {
-			return err
-		}
-		for i := range head.Index {
-			packs, err := f.indexPack(ctx, &b, &head.Index[i])
-			if err != nil {
-				return fmt.Errorf("index of snapshot %d: %w", seq, err)
-			}
-			batch = append(batch, packs...)
-		}
-		if len(batch) >= 1024 || seq == r.history.last {
-			if err := r.index.Add(batch, seq); err != nil {
-				return err
-			}
-			batch = nil
-		}
-	}
-	return nil
-}
 
 // backup walks a tree and stores what is new of it.
 type backup struct {
@@ -308,6 +240,9 @@ func newBackup(ctx context.Context, r *run, w *writer, src Source, progress *Pro
 		root.Close()
 		return nil, err
 	}
+	if src.fresh == 0 {
+		src.fresh = racyWindow
+	}
 	path := filepath.Join(r.reg.Dir, "seen")
 	next, err := newSeenWriter(path)
 	if err != nil {
@@ -317,7 +252,7 @@ func newBackup(ctx context.Context, r *run, w *writer, src Source, progress *Pro
 	b := &backup{
 		run: r, w: w, src: src, progress: progress, root: root, rootStat: st, started: time.Now(),
 		seen: openSeen(path, r.history.holds), seenNext: next, key: r.reg.seenKey(),
-		jobs: make(chan job, 64), presses: make(chan *press, readers+3), outcome: make(chan snapshot.Entry, 1),
+		jobs: make(chan job, 64), presses: make(chan *press, readers()+3), outcome: make(chan snapshot.Entry, 1),
 	}
 	b.ctx, b.failure.stop = context.WithCancelCause(ctx)
 	for range cap(b.presses) {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"chancery.dev/chancery/internal/chunk"
@@ -29,6 +30,7 @@ import (
 // It is not fsynced: a record lost in a crash costs sending one pack again, never data, because nothing refers to
 // a pack before its head does.
 type known struct {
+	reg       *Register
 	committed *index.Index // packs that heads name
 	pending   *index.Index // packs of the journal, but for the newest
 	path      string
@@ -37,20 +39,29 @@ type known struct {
 	mu     sync.Mutex
 	fresh  map[chunk.ID]struct{}  // claimed in this run, not yet in pending
 	recent []snapshot.IndexedPack // recorded, not yet in pending
-	packs  int
+	chunks int                    // of recent
+	packs  int                    // in the journal
 
-	absent map[shard.Name]bool // shares of journal packs that an embassy which is up does not hold
+	// What resume found of the run before.
+	absent  map[shard.Name]bool // shares of packs of the journal that an embassy which is up does not hold
+	gaps    int                 // how many
+	partly  []bool              // share -> whether that embassy lacks some of them
+	objects int64               // shares that embassies hold
+	stored  int64               // their bytes
 }
 
 const (
-	// spillAt is how many packs stay in the heap before they go to the pending index.
-	spillAt = 128
+	// spillAt is how many chunks stay in the heap before they go to the pending index.
+	spillAt = 64 << 10
+	// resumeBatch is how many packs of the journal are looked at together.
+	resumeBatch = 1024
 	// maxRecord caps a journal record.
 	maxRecord = 16 << 20
 )
 
 // openKnown opens what a run needs to know; close releases it.
-func openKnown(dir string, committed *index.Index) (*known, error) {
+func openKnown(reg *Register, committed *index.Index) (*known, error) {
+	dir := reg.Dir
 	pending, err := index.Open(filepath.Join(dir, "pending"))
 	if errors.Is(err, index.ErrDamaged) {
 		pending, err = remakeIndex(filepath.Join(dir, "pending"))
@@ -59,7 +70,7 @@ func openKnown(dir string, committed *index.Index) (*known, error) {
 		return nil, err
 	}
 	return &known{
-		committed: committed, pending: pending, path: filepath.Join(dir, "journal"),
+		reg: reg, partly: make([]bool, len(reg.Members)), committed: committed, pending: pending, path: filepath.Join(dir, "journal"),
 		fresh: map[chunk.ID]struct{}{}, absent: map[shard.Name]bool{},
 	}, nil
 }
@@ -118,9 +129,14 @@ func (k *known) record(p snapshot.IndexedPack) error {
 	if err := writeRecord(k.file, p); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	k.recent = append(k.recent, p)
 	k.packs++
-	if len(k.recent) < spillAt {
+	return k.keep(p)
+}
+
+// keep makes a pack known, in the heap at first. It is called with mu held, or before there is concurrency.
+func (k *known) keep(p snapshot.IndexedPack) error {
+	k.recent, k.chunks = append(k.recent, p), k.chunks+len(p.Entries)
+	if k.chunks < spillAt {
 		return nil
 	}
 	return k.spill()
@@ -136,7 +152,7 @@ func (k *known) spill() error {
 			delete(k.fresh, e.ID)
 		}
 	}
-	k.recent = nil
+	k.recent, k.chunks = nil, 0
 	return nil
 }
 
@@ -146,6 +162,20 @@ func writeRecord(w io.Writer, p snapshot.IndexedPack) error {
 	rec := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
 	rec = append(append(rec, sum[:8]...), body...)
 	_, err := w.Write(rec)
+	return err
+}
+
+// errJournal means that the journal is not what this run wrote.
+var errJournal = errors.New("the journal is damaged")
+
+// whole yields every pack of the journal, and fails unless they are as many as this run knows of: a pack that is
+// missing from the index would be missing from the snapshot.
+func (k *known) whole(yield func(snapshot.IndexedPack) error) error {
+	n := 0
+	err := k.journal(func(p snapshot.IndexedPack) error { n++; return yield(p) })
+	if err == nil && n != k.packs {
+		err = fmt.Errorf("%s: %w: %d packs of %d", k.path, errJournal, n, k.packs)
+	}
 	return err
 }
 
@@ -187,60 +217,113 @@ func (k *known) journal(yield func(snapshot.IndexedPack) error) error {
 	}
 }
 
-// resume takes up the journal of an interrupted run. A pack that fewer than need of the sites hold is forgotten, and
-// its chunks are sent again; a share that only some sites lack is left for repair.
-func (k *known) resume(ctx context.Context, sites []*site, need int) error {
+// resume takes up the journal of an interrupted run. A pack that fewer than k of the sites hold is forgotten, and its
+// chunks are sent again; a share that only some sites lack is left for repair, as long as k sites lack none: fewer
+// could not be said to hold the snapshot.
+func (k *known) resume(ctx context.Context, sites []*site) error {
 	if _, err := os.Stat(k.path); errors.Is(err, os.ErrNotExist) {
 		return k.pending.Reset()
-	}
-	var all []snapshot.IndexedPack
-	if err := k.journal(func(p snapshot.IndexedPack) error { all = append(all, p); return nil }); err != nil {
-		return err
-	}
-	lacking := make([]map[shard.Name]bool, len(sites))
-	for i, s := range sites {
-		lacking[i] = missingShares(ctx, s, all)
-	}
-	if err := enough(sites, need); err != nil {
-		return err
 	}
 	// A crash here leaves the old journal or the new one; each names only packs that were acknowledged.
 	kept, err := durable.Create(k.path, 0o600)
 	if err != nil {
 		return err
 	}
-	defer kept.Abort()
+	if err := k.resumeInto(ctx, kept, sites); err != nil {
+		return errors.Join(err, kept.Abort())
+	}
+	return kept.Commit()
+}
+
+func (k *known) resumeInto(ctx context.Context, kept io.Writer, sites []*site) error {
 	if err := k.pending.Reset(); err != nil {
 		return err
 	}
-	for _, p := range all {
-		if _, done := k.committed.Pack(p.Ref.ID); done || len(p.Ref.Shares) != len(sites) {
-			continue // a head names it: the run ended between its head and its journal
-		}
-		have := 0
-		for i, s := range sites {
-			if s.up() && !lacking[i][p.Ref.Shares[i]] {
-				have++
-			}
-		}
-		if have < need {
-			continue
-		}
-		for i := range sites {
-			if lacking[i][p.Ref.Shares[i]] {
-				k.absent[p.Ref.Shares[i]] = true
-			}
-		}
-		if err := writeRecord(kept, p); err != nil {
-			return err
-		}
-		k.recent = append(k.recent, p)
-		k.packs++
+	var batch []snapshot.IndexedPack
+	flush := func() error {
+		err := k.takeUp(ctx, kept, sites, batch)
+		batch = batch[:0]
+		return err
 	}
-	if err := kept.Commit(); err != nil {
+	err := k.journal(func(p snapshot.IndexedPack) error {
+		if batch = append(batch, p); len(batch) < resumeBatch {
+			return nil
+		}
+		return flush()
+	})
+	if err == nil {
+		err = flush()
+	}
+	if err != nil {
 		return err
 	}
 	return k.spill()
+}
+
+// takeUp decides about a batch of packs of the journal.
+func (k *known) takeUp(ctx context.Context, kept io.Writer, sites []*site, batch []snapshot.IndexedPack) error {
+	batch = slices.DeleteFunc(batch, func(p snapshot.IndexedPack) bool {
+		_, done := k.committed.Pack(p.Ref.ID) // a head names it: the run ended between its head and its journal
+		r := &p.Ref
+		return done || len(r.Shares) != len(sites) || int(r.K) != k.reg.K || r.Epoch != k.reg.Epoch
+	})
+	lacking := make([]map[shard.Name]bool, len(sites))
+	var all sync.WaitGroup
+	for i, s := range sites {
+		all.Go(func() { lacking[i] = missingShares(ctx, s, batch) })
+	}
+	all.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := enough(sites, k.reg.K); err != nil {
+		return err
+	}
+	for _, p := range batch {
+		if !k.accept(sites, &p.Ref, lacking) {
+			continue
+		}
+		if err := writeRecord(kept, p); err != nil {
+			return fmt.Errorf("journal: %w", err)
+		}
+		k.packs++
+		if err := k.keep(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// accept counts who lacks a share of a pack, and reports whether the pack can stay.
+func (k *known) accept(sites []*site, ref *snapshot.PackRef, lacking []map[shard.Name]bool) bool {
+	have, whole := 0, 0
+	partly := slices.Clone(k.partly)
+	for i, s := range sites {
+		if !s.up() {
+			continue
+		}
+		if lacking[i][ref.Shares[i]] {
+			partly[i] = true
+		} else {
+			have++
+		}
+		if !partly[i] {
+			whole++
+		}
+	}
+	if have < k.reg.K || whole < k.reg.K {
+		return false
+	}
+	for i, s := range sites {
+		if s.up() && lacking[i][ref.Shares[i]] {
+			k.absent[ref.Shares[i]] = true
+			k.gaps++
+		}
+	}
+	k.partly = partly
+	k.objects += int64(have)
+	k.stored += int64(have) * int64(shard.Size(ref.Class.Size(), int(ref.K)))
+	return true
 }
 
 // missingShares asks a site which shares of the packs it lacks. A site that does not answer is down.
@@ -281,7 +364,7 @@ func (k *known) forget() error {
 		k.file = nil
 	}
 	k.mu.Lock()
-	k.fresh, k.recent, k.packs = map[chunk.ID]struct{}{}, nil, 0
+	k.fresh, k.recent, k.chunks, k.packs = map[chunk.ID]struct{}{}, nil, 0, 0
 	k.mu.Unlock()
 	if err := durable.Remove(k.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

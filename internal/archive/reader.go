@@ -12,8 +12,8 @@ import (
 	"chancery.dev/chancery/internal/snapshot"
 )
 
-// readers is how many files are read, cut, hashed and compressed at once.
-var readers = max(2, runtime.NumCPU())
+// readers returns how many files are read, cut, hashed and compressed at once.
+func readers() int { return max(2, runtime.NumCPU()) }
 
 // spanSize is what one reader takes of a large file at a time. Chunks end at its borders, so that several readers
 // can work on one file; what an insertion moves across a border costs a chunk or two.

@@ -57,7 +57,7 @@ type fileResult struct {
 func (b *backup) tree() (snapshot.Entry, error) {
 	defer b.root.Close()
 	defer b.seen.close()
-	for range readers {
+	for range readers() {
 		b.readers.Go(b.reader)
 	}
 	root := &folder{b: b, src: b.root.Root()}

@@ -1,0 +1,158 @@
+package chancery_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The convention of README.md: blocks fenced as sh are run, in order, in one session; others are not. A line that
+// ends in a backslash goes on. A command exits with 0, or with what a comment behind it says: "# exit 3". What begins
+// with "go" or "make" belongs to the module's folder and is known here by name.
+var (
+	shBlock  = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+	exitNote = regexp.MustCompile(`\s# exit (\d+)$`)
+	listens  = regexp.MustCompile(`--listen (\S+):(\d+)`)
+)
+
+func TestReadmeCommands(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := readmeSession{root: root, bin: t.TempDir(), tmp: t.TempDir(), ports: map[string]string{}}
+	commands := readmeCommands(string(text))
+	if len(commands) < 40 {
+		t.Fatalf("README.md has %d commands: the blocks are not found any more", len(commands))
+	}
+	var script strings.Builder
+	script.WriteString("set -o pipefail\n")
+	for _, c := range commands {
+		lines, err := s.lines(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		script.WriteString(lines)
+	}
+	script.WriteString("kill $(jobs -p)\n")
+	if err := s.run(t.TempDir(), script.String()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReadmeCommandsGoRedOnAnotherExitCode(t *testing.T) {
+	t.Parallel()
+	for block, want := range map[string]string{
+		"true # exit 3": "exit 0, want 3", "false": "exit 1, want 0", "true |\\\n false": "exit 1, want 0",
+	} {
+		s := readmeSession{root: t.TempDir(), bin: t.TempDir(), tmp: t.TempDir()}
+		lines, err := s.lines(readmeCommands("```sh\n" + block + "\n```\n")[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.run(t.TempDir(), "set -o pipefail\n"+lines); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", block, err, want)
+		}
+	}
+}
+
+type readmeCommand struct {
+	text string
+	exit string
+}
+
+func readmeCommands(text string) (commands []readmeCommand) {
+	for _, block := range shBlock.FindAllStringSubmatch(text, -1) {
+		for line := range strings.Lines(strings.ReplaceAll(block[1], "\\\n", "")) {
+			c := readmeCommand{text: strings.TrimSpace(line), exit: "0"}
+			if m := exitNote.FindStringSubmatch(c.text); m != nil {
+				c.text, c.exit = strings.TrimSpace(strings.TrimSuffix(c.text, m[0])), m[1]
+			}
+			if c.text != "" {
+				commands = append(commands, c)
+			}
+		}
+	}
+	return commands
+}
+
+type readmeSession struct {
+	root, bin, tmp string
+	ports          map[string]string // in README.md -> free here
+}
+
+// lines is a command as bash runs it, with what checks it.
+func (s *readmeSession) lines(c readmeCommand) (string, error) {
+	run := c.text
+	switch {
+	case c.text == "make test":
+		run = fmt.Sprintf("make -C %s --question --dry-run test >/dev/null; [ $? -le 1 ]", s.root)
+	case c.text == "go build ./cmd/chancery":
+		run = fmt.Sprintf("(cd %s && go build -o %s/chancery ./cmd/chancery)", s.root, s.bin)
+	case c.text == "go run ./cmd/chancery quickstart PATH":
+		run = fmt.Sprintf("(cd %s && TMPDIR=%s go run ./cmd/chancery quickstart docs)\nquickstart=$?\n%s/chancery-*/stop\n(exit $quickstart)", s.root, s.tmp, s.tmp)
+	case strings.HasPrefix(c.text, "go "), strings.HasPrefix(c.text, "make "):
+		return "", fmt.Errorf("README.md: how is %q to be tried? Say it in readme_test.go", c.text)
+	}
+	for port, free := range s.ports {
+		run = strings.ReplaceAll(run, "127.0.0.1:"+port, "127.0.0.1:"+free)
+	}
+	if m := listens.FindStringSubmatch(c.text); m != nil && s.ports[m[2]] == "" {
+		l, err := net.Listen("tcp", m[1]+":0")
+		if err != nil {
+			return "", err
+		}
+		_, free, _ := net.SplitHostPort(l.Addr().String())
+		l.Close()
+		s.ports[m[2]] = free
+		run = strings.ReplaceAll(run, m[1]+":"+m[2], m[1]+":"+free)
+	}
+	quoted := "'" + strings.ReplaceAll(c.text, "'", `'\''`) + "'"
+	lines := fmt.Sprintf("echo \"\\$ \"%s\n%s\ngot=$?\n[ $got = %s ] || { echo \"exit $got, want %s: \"%s; exit 1; }\n", quoted, run, c.exit, c.exit, quoted)
+	if m := listens.FindStringSubmatch(run); m != nil && strings.HasSuffix(run, "&") {
+		lines += fmt.Sprintf("for i in {1..400}; do (exec 3<>/dev/tcp/%s/%s) 2>/dev/null && break; sleep 0.05; done\n", m[1], m[2])
+	}
+	return lines, nil
+}
+
+// run ends with everything that the script started ended too.
+func (s *readmeSession) run(dir, script string) error {
+	file := filepath.Join(s.tmp, "session")
+	if err := os.WriteFile(file, []byte(script), 0o600); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	c := exec.CommandContext(ctx, "bash", file)
+	c.Dir = dir
+	c.Env = append(os.Environ(), "PATH="+s.bin+":"+os.Getenv("PATH"), "CHANCERY_HOME=")
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
+	c.WaitDelay = time.Second
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &out
+	err := c.Start()
+	if err != nil {
+		return err
+	}
+	err = c.Wait()
+	_ = syscall.Kill(-c.Process.Pid, syscall.SIGKILL) // servers that a failed session left
+	if err != nil {
+		return fmt.Errorf("%w:\n%s", err, out.Bytes())
+	}
+	return nil
+}
