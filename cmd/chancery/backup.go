@@ -34,13 +34,14 @@ func backupCommand(u *ui) *cobra.Command {
 		Use: "backup REGISTER...", Short: "Make a snapshot of a register at its embassies", Args: cobra.MinimumNArgs(1),
 		Long: "Stores what is new of a register at its embassies. The snapshot counts once every share is receipted. An\n" +
 			"interrupted backup goes on where it was when it is run again. With an embassy down it completes at a lower\n" +
-			"redundancy (exit 3) until chancery repair has filled the gap; with fewer than needed it refuses (exit 8).",
+			"redundancy (exit 3) until chancery repair has filled the gap; with fewer than needed it refuses (exit 8). A file\n" +
+			"that could not be read, or changed meanwhile, is listed (exit 3); everything else is in the snapshot.",
 		Example: "  chancery backup land --home HOME",
 	}
 	dir := homeFlag(c)
 	c.Flags().StringArrayVar(&tags, "tag", nil, "a word to find the snapshot by; once for each")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		conn, err := connect(*dir, true)
+		conn, err := connect(*dir, false)
 		if err != nil {
 			return err
 		}

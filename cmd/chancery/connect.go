@@ -47,14 +47,19 @@ type connection struct {
 	home    *home.Home
 	key     ed25519.PrivateKey
 	clients map[charter.EmbassyID]*embassy.Client
+	ends    []func()
 }
+
+// later has something done when the connection closes.
+func (c *connection) later(f func()) { c.ends = append(c.ends, f) }
 
 // homeFlag gives a command --home.
 func homeFlag(c *cobra.Command) *string {
 	return c.Flags().String("home", os.Getenv("CHANCERY_HOME"), "home folder (default: $CHANCERY_HOME)")
 }
 
-// connect opens a home. With exclusive nobody else may work in it meanwhile.
+// connect opens a home. With exclusive nobody else may change it meanwhile; work on one register is kept apart by the
+// register's own lock.
 func connect(dir string, exclusive bool) (*connection, error) {
 	if dir == "" {
 		return nil, &failure{err: errors.New("which home folder?"), code: exitUsage, hint: "name it with --home HOME or CHANCERY_HOME"}
@@ -74,6 +79,9 @@ func connect(dir string, exclusive bool) (*connection, error) {
 func (c *connection) close() {
 	for _, x := range c.clients {
 		x.Close()
+	}
+	for _, f := range c.ends {
+		f()
 	}
 	c.home.Close()
 }

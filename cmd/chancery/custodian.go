@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,7 +31,7 @@ func custodianKeygen(u *ui) *cobra.Command {
 		Long:    "Makes a post-quantum age key. The file is the secret: keep it where nobody else reaches. The line printed is\npublic: it goes into the charter, or is named as the reader of a register.",
 		Example: "  chancery custodian keygen --name mari --out mari.key",
 	}
-	c.Flags().StringVar(&name, "name", "", "the custodian's name: small letters, digits, hyphens")
+	c.Flags().StringVar(&name, "name", "", "the custodian's or reader's name: small letters, digits, hyphens")
 	c.Flags().StringVar(&out, "out", "", "file for the private key; it must not exist")
 	_ = c.MarkFlagRequired("name")
 	_ = c.MarkFlagRequired("out")
@@ -74,6 +76,8 @@ func custodianKit(u *ui) *cobra.Command {
 	var kit, identity string
 	c := &cobra.Command{
 		Use: "kit", Short: "Look at a kit, and check the share in it", Args: cobra.NoArgs,
+		Long: "Checks that the charter in a kit is signed as it says, and with --identity that the share opens with that key and\n" +
+			"is the one that the charter commits to. Do so when a kit comes, and once a year. Nothing leaves this machine.",
 		Example: "  chancery custodian kit --kit kits/mari --identity mari.key",
 	}
 	c.Flags().StringVar(&kit, "kit", "", "the kit's folder")
@@ -110,6 +114,9 @@ func custodianKit(u *ui) *cobra.Command {
 // readKit reads a kit and its charter, and checks that the charter's signers signed it.
 func readKit(folder string) (*custody.Kit, *charter.Charter, error) {
 	k, err := home.ReadKit(folder)
+	if _, serr := os.Stat(filepath.Join(folder, custody.KitEmbassies)); serr == nil && errors.Is(err, custody.ErrKit) {
+		err = &failure{err: err, code: exitDamaged, hint: "this kit is not as it was made: take a copy of it, or another custodian's"}
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -147,8 +154,8 @@ func custodianRelease(u *ui) *cobra.Command {
 		Use: "release", Short: "Release a share to the machine that asks for it", Args: cobra.NoArgs,
 		Long: "Seals the own share anew, to the one machine that a request names, and bound to that request. Read the request\n" +
 			"first, call the people who ask on a number you had before, and compare the fingerprint; --fingerprint is what\n" +
-			"they read to you. Without it the request is shown and nothing is released.",
-		Example: "  chancery custodian release --kit kits/mari --identity mari.key --request request.txt --fingerprint 1f2e-… --out mari.share",
+			"they read to you, eight groups of four, between quotes. Without it the request is shown and nothing is released.",
+		Example: "  chancery custodian release --kit kits/mari --identity mari.key --request request.txt --fingerprint \"59fc 4466 …\" --out mari.share",
 	}
 	c.Flags().StringVar(&kit, "kit", "", "the kit's folder")
 	c.Flags().StringVar(&identity, "identity", "", "the custodian's private key file")

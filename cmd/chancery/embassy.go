@@ -9,8 +9,11 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -39,7 +42,10 @@ func embassyInit(u *ui) *cobra.Command {
 	for _, n := range []string{"dir", "name", "country", "state"} {
 		_ = c.MarkFlagRequired(n)
 	}
-	c.RunE = func(*cobra.Command, []string) error {
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := checkSite(dir, name, country); err != nil {
+			return usageError(c, err)
+		}
 		doc, err := os.ReadFile(state)
 		if err != nil {
 			return err
@@ -59,11 +65,31 @@ func embassyInit(u *ui) *cobra.Command {
 	return c
 }
 
+// checkSite checks what a person wrote, before anything is touched.
+func checkSite(dir, name, country string) error {
+	if !charter.ValidName(name) {
+		return fmt.Errorf("%q is not a name: small letters, digits and hyphens, at most 32", name)
+	}
+	if len(country) != 2 || strings.Trim(country, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+		return fmt.Errorf("%q is not a country: two capital letters", country)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "embassy.yaml")); err == nil {
+		return fmt.Errorf("%s is an embassy already", dir)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "lock")); err == nil {
+		return nil // what an interrupted init left
+	}
+	return checkTarget(dir)
+}
+
 func embassyServe(u *ui) *cobra.Command {
 	var dir, listen string
 	var quota, reserve int64
 	c := &cobra.Command{
 		Use: "serve", Short: "Serve an embassy until interrupted", Args: cobra.NoArgs,
+		Long: "Answers home, and custodians who recover, over TLS 1.3. Both ends are known by their keys, so no certificate is\n" +
+			"needed. Says where it serves and the key's fingerprint, and logs to standard error. It may be ended at any moment:\n" +
+			"what it acknowledged is on its disk.",
 		Example: "  chancery embassy serve --dir E --listen 127.0.0.1:7401",
 	}
 	c.Flags().StringVar(&dir, "dir", "", "the embassy's folder")
@@ -98,7 +124,7 @@ func embassyServe(u *ui) *cobra.Command {
 }
 
 func embassyAccredit(u *ui) *cobra.Command {
-	var name, url, fingerprint string
+	var name, address, fingerprint string
 	c := &cobra.Command{
 		Use: "accredit", Short: "Take an embassy into the charter", Args: cobra.NoArgs,
 		Long: "Asks whoever answers at the address for the embassy's key, compares it with the fingerprint that the embassy's\n" +
@@ -108,18 +134,21 @@ func embassyAccredit(u *ui) *cobra.Command {
 	}
 	dir := homeFlag(c)
 	c.Flags().StringVar(&name, "name", "", "the embassy's name")
-	c.Flags().StringVar(&url, "url", "", "its address, https://HOST:PORT")
+	c.Flags().StringVar(&address, "url", "", "its address, https://HOST:PORT")
 	c.Flags().StringVar(&fingerprint, "key", "", "the fingerprint that embassy init printed")
 	for _, n := range []string{"name", "url", "key"} {
 		_ = c.MarkFlagRequired(n)
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := checkAddress(address); err != nil {
+			return usageError(c, fmt.Errorf("--url: %w", err))
+		}
 		conn, err := connect(*dir, true)
 		if err != nil {
 			return err
 		}
 		defer conn.close()
-		e, err := meet(c.Context(), conn.home.Charter.State.ID, name, url, fingerprint)
+		e, err := meet(c.Context(), conn.home.Charter.State.ID, name, address, fingerprint)
 		if err != nil {
 			return err
 		}
@@ -142,23 +171,35 @@ func embassyAccredit(u *ui) *cobra.Command {
 	return c
 }
 
+// checkAddress checks the form of an embassy's address.
+func checkAddress(text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+		return fmt.Errorf("%q is not an address: want https://HOST:PORT", text)
+	}
+	return nil
+}
+
 // meet asks an address who it is, and holds the answer against the fingerprint.
-func meet(ctx context.Context, state charter.StateID, name, url, fingerprint string) (charter.Embassy, error) {
-	who, err := embassy.Identify(ctx, url)
+func meet(ctx context.Context, state charter.StateID, name, address, fingerprint string) (charter.Embassy, error) {
+	who, err := embassy.Identify(ctx, address)
+	if errors.Is(err, embassy.ErrUnreachable) {
+		err = hinted(err, "ask the embassy's people whether it serves there: chancery embassy serve --dir E --listen HOST:PORT")
+	}
 	if err != nil {
 		return charter.Embassy{}, err
 	}
 	if got := charter.Fingerprint(who.Key); got != fingerprint {
-		return charter.Embassy{}, fmt.Errorf("%s: %w: it is %s, not %s", url, embassy.ErrWrongKey, got, fingerprint)
+		return charter.Embassy{}, fmt.Errorf("%s: %w: it is %s, not %s", address, embassy.ErrWrongKey, got, fingerprint)
 	}
 	if who.Name != name {
 		return charter.Embassy{}, &failure{
-			err: fmt.Errorf("%s calls itself %s, not %s", url, who.Name, name), code: exitRefused, hint: "--name " + who.Name,
+			err: fmt.Errorf("%s calls itself %s, not %s", address, who.Name, name), code: exitRefused, hint: "--name " + who.Name,
 		}
 	}
 	return charter.Embassy{
 		Name: name, Country: who.Country, ID: charter.EmbassyIDOf(who.Key), Key: charter.EncodeKey(who.Key),
-		URLs: []string{url}, Origin: ledger.Origin(state, who.Key),
+		URLs: []string{address}, Origin: ledger.Origin(state, who.Key),
 	}, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"syscall"
 
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/charter"
@@ -55,6 +56,14 @@ var exitTable = []struct {
 	{archive.ErrNotRegister, exitRefused, "name the identity file of one of this register's readers: --identity READER.key"},
 	{home.ErrNotReader, exitRefused, "name the identity file of one of this register's readers: --identity READER.key"},
 	{custody.ErrIdentity, exitRefused, "name the private key file that belongs to this kit or register"},
+	{custody.ErrNotForMe, exitRefused, "name the private key file that it was sealed to"},
+	{custody.ErrOtherRequest, exitRefused, "name the request that the custodian answered: --request request.txt"},
+	{custody.ErrExpired, exitRefused, "ask anew: chancery recover request --kit KIT --node NAME --purpose WHY --out request.txt --key node.key"},
+	{custody.ErrAgeFile, exitDamaged, "take that file again from whoever gave it"},
+	{custody.ErrMalformed, exitDamaged, "take that file again from whoever gave it"},
+	{custody.ErrInconsistent, exitDamaged, "check each kit: chancery custodian kit --kit KIT --identity KEY"},
+	{custody.ErrRecipient, exitUsage, "take the line that chancery custodian keygen printed"},
+	{custody.ErrParameters, exitUsage, "chancery state init --help"},
 	{home.ErrNewer, exitFailed, "use the newer program; this one left everything as it was"},
 	{home.ErrNone, exitNotFound, "name the home folder with --home or CHANCERY_HOME, or make one: chancery state init --home HOME …"},
 	{home.ErrNoRegister, exitNotFound, "chancery register list --home HOME"},
@@ -64,16 +73,22 @@ var exitTable = []struct {
 	{durable.ErrLocked, exitFailed, "another chancery works in this folder; wait until it ends"},
 	{embassy.ErrWrongKey, exitRefused, "compare the fingerprint with the embassy's people; chancery embassy list --home HOME shows the one accredited"},
 	{embassy.ErrRefused, exitRefused, "the embassy's copy of the charter may be older than yours: chancery repair --home HOME"},
-	{embassy.ErrForged, exitDamaged, ""},
-	{embassy.ErrConflict, exitForked, ""},
+	{embassy.ErrForged, exitDamaged, "look at who answers there: chancery embassy list --home HOME"},
+	{embassy.ErrConflict, exitForked, "chancery verify --home HOME; keep what the embassy answers, it is evidence"},
+	{embassy.ErrFull, exitFailed, "ask the embassy's people for room: a larger disk, or a larger --quota"},
+	{embassy.ErrFailed, exitFailed, "ask the embassy's people what its log says"},
 	{embassy.ErrUnreachable, exitTooFew, "chancery status --home HOME"},
 	{charter.ErrSignature, exitDamaged, "the charter is not what its signers signed; take it from another custodian's kit"},
 	{charter.ErrQuorum, exitDamaged, "the charter is not signed by enough of its signers"},
-	{charter.ErrInvalid, exitUsage, ""},
+	{charter.ErrSuccession, exitDamaged, "take the newest charter from a custodian's kit, and find out who changed this one"},
+	{charter.ErrInvalid, exitUsage, "take the charter as it was made, and its signature beside it"},
 	{custody.ErrKit, exitUsage, "name the kit's folder: --kit FOLDER"},
 	{context.Canceled, exitInterrupted, ""},
-	{fs.ErrNotExist, exitNotFound, ""},
-	{fs.ErrExist, exitUsage, ""},
+	{syscall.ENOTDIR, exitUsage, "name a folder"},
+	{syscall.ENOSPC, exitFailed, "make room on this disk, and run the same command again"},
+	{fs.ErrPermission, exitFailed, "run it as a user who may do this"},
+	{fs.ErrNotExist, exitNotFound, "check the path"},
+	{fs.ErrExist, exitUsage, "nothing is overwritten: name a file that does not exist yet"},
 }
 
 // failure is an error that a command gives its own code or hint.

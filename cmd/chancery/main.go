@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -54,9 +55,13 @@ func run(args []string, in *os.File, out, errs *os.File) int {
 // rootCommand puts the nouns together.
 func rootCommand(u *ui) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "chancery",
-		Short:         "Runs a state's data embassies",
-		Long:          "Chancery keeps a state's registers in embassies: servers in other states that hold them under the state's own\nkeys. No host can read, alter, hold back unnoticed or destroy them.",
+		Use:   "chancery",
+		Short: "Runs a state's data embassies",
+		Long: "Chancery keeps a state's registers in embassies: servers in other states that hold them under the state's own\n" +
+			"keys. No host can read, alter, hold back unnoticed or destroy them.\n\n" +
+			"To see it all on a folder of your own, run quickstart. What works at home takes --home HOME or CHANCERY_HOME.\n\n" +
+			"Exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 4 not found, 5 refused, 6 damaged or forged, 7 stale or\n" +
+			"forked history, 8 too few embassies or custodians, 130 interrupted.",
 		Example:       "  chancery quickstart /srv/land",
 		Version:       version,
 		SilenceErrors: true,
@@ -79,11 +84,15 @@ func rootCommand(u *ui) *cobra.Command {
 	return root
 }
 
-// strictArgs makes wrong arguments usage errors, and words that are no command too.
+// strictArgs makes wrong arguments, missing flags and words that are no command usage errors.
 func strictArgs(c *cobra.Command) {
 	if args := c.Args; args != nil {
 		c.Args = func(c *cobra.Command, given []string) error {
-			if err := args(c, given); err != nil {
+			err := args(c, given)
+			if err == nil {
+				err = c.ValidateRequiredFlags()
+			}
+			if err != nil {
 				return usageError(c, err)
 			}
 			return nil
@@ -95,7 +104,10 @@ func strictArgs(c *cobra.Command) {
 }
 
 func usageError(c *cobra.Command, err error) error {
-	return &failure{err: fmt.Errorf("%s: %w", c.CommandPath(), err), code: exitUsage, hint: c.CommandPath() + " --help"}
+	if verb, ok := strings.CutPrefix(c.CommandPath(), c.Root().Name()+" "); ok {
+		err = fmt.Errorf("%s: %w", verb, err)
+	}
+	return &failure{err: err, code: exitUsage, hint: c.CommandPath() + " --help"}
 }
 
 // noun is a command that only holds verbs.

@@ -14,6 +14,7 @@ func manualCommand(u *ui) *cobra.Command {
 	var dir string
 	c := &cobra.Command{
 		Use: "manual", Short: "Write the manual pages into a folder", Args: cobra.NoArgs,
+		Long:    "Writes one page for each command, from the same text as --help.",
 		Example: "  chancery manual --dir /usr/local/share/man/man1",
 	}
 	c.Flags().StringVar(&dir, "dir", "", "folder for the pages")

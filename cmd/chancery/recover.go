@@ -92,11 +92,14 @@ func recoverRequest(u *ui) *cobra.Command {
 	var life time.Duration
 	c := &cobra.Command{
 		Use: "request", Short: "Ask custodians elsewhere to release their shares to this machine", Args: cobra.NoArgs,
+		Long: "Makes a one-time key for this machine, and a request that names it. Send the request to custodians, and read its\n" +
+			"fingerprint to each by telephone. What they send back opens with the key alone: it stays on this machine, and is\n" +
+			"yours to remove after the recovery.",
 		Example: "  chancery recover request --kit kits/mari --node vault-3 --purpose \"home lost on 3 May\" --out request.txt --key node.key",
 	}
 	c.Flags().StringVar(&kit, "kit", "", "any custodian's kit")
 	c.Flags().StringVar(&out, "out", "", "file for the request; it must not exist")
-	c.Flags().StringVar(&key, "key", "", "file for the one-time key; it must not exist, and is removed after the recovery")
+	c.Flags().StringVar(&key, "key", "", "file for the one-time key; it must not exist; remove it after the recovery")
 	c.Flags().StringVar(&node, "node", "", "a name for this machine: small letters, digits, hyphens")
 	c.Flags().StringVar(&purpose, "purpose", "", "why, in one line for custodians to read")
 	c.Flags().DurationVar(&life, "expires", 24*time.Hour, "how long the request is valid, at most 168h")
@@ -140,14 +143,16 @@ type opened struct {
 
 // run recovers. It returns an answer whenever some register was worked on.
 func (f *recoverFlags) run(c *cobra.Command, u *ui) (*recoverJSON, error) {
+	moved, err := parseAddresses(f.addresses)
+	if err != nil {
+		return nil, usageError(c, err)
+	}
 	o, err := f.open()
 	if err != nil {
 		return nil, err
 	}
 	defer o.close()
-	if o.moved, err = parseAddresses(f.addresses); err != nil {
-		return nil, usageError(c, err)
-	}
+	o.moved = moved
 	if err := o.newestCharter(c.Context()); err != nil {
 		return nil, err
 	}
@@ -484,6 +489,9 @@ func parseAddresses(list []string) (map[string]string, error) {
 		name, url, ok := strings.Cut(x, "=")
 		if !ok {
 			return nil, fmt.Errorf("--embassy %q: want NAME=URL", x)
+		}
+		if err := checkAddress(url); err != nil {
+			return nil, fmt.Errorf("--embassy: %w", err)
 		}
 		out[name] = url
 	}

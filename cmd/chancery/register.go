@@ -29,12 +29,13 @@ func registerAdd(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use: "add NAME", Short: "Add a register: a folder that is to be kept abroad", Args: cobra.ExactArgs(1),
 		Long: "Makes the register's keys. Its private key is sealed to the state's opening key, and to each reader named, and\n" +
-			"is then gone from this machine, which can write the register and not read it.",
+			"is then gone from this machine, which can write the register and not read it. All its embassies must answer. What\n" +
+			"is said here is kept in HOME/registers/NAME/register.yaml; embassies, need and readers cannot be changed later.",
 		Example: "  chancery register add land --home HOME --files /srv/land --embassies lu,is,pt --need 2 --reader age1pq…",
 	}
 	dir := homeFlag(c)
 	f := c.Flags()
-	f.StringVar(&def.Files, "files", "", "the folder that is the register")
+	f.StringVar(&def.Files, "files", "", "the folder that is the register; it is only read")
 	f.StringSliceVar(&embassies, "embassies", nil, "the embassies that hold it, by name, in the order of their shares")
 	f.IntVar(&need, "need", 0, "how many of them are needed to read it")
 	f.StringArrayVar(&readers, "reader", nil, "RECIPIENT of a reader; once for each")

@@ -55,9 +55,10 @@ func restoreCommand(u *ui) *cobra.Command {
 	var include []string
 	c := &cobra.Command{
 		Use: "restore REGISTER[@SNAPSHOT]", Short: "Restore a snapshot, or some paths of it, with a reader's key", Args: cobra.ExactArgs(1),
-		Long: "Restores from any of the embassies that are needed. What an embassy gives wrong is made good from others and\n" +
-			"named. Where too much is lost the restore refuses, lists exactly which files are hit and leaves the folder empty\n" +
-			"(exit 6), unless --partial keeps the rest (exit 3) and lists what is missing beside it, in DIR.missing.txt.",
+		Long: "Restores the newest snapshot, or the one named by its number, from as many embassies as are needed. What an\n" +
+			"embassy gives wrong is made good from others and named. Where too much is lost the restore refuses, lists exactly\n" +
+			"which files are hit and leaves the folder empty (exit 6), unless --partial keeps the rest (exit 3) and lists what is\n" +
+			"missing beside it, in DIR.missing.txt. Owners come back when run as root, and only then.",
 		Example: "  chancery restore land@latest --home HOME --identity READER.key --to DIR --include deeds/2024",
 	}
 	dir := homeFlag(c)
@@ -71,7 +72,7 @@ func restoreCommand(u *ui) *cobra.Command {
 		if err := checkTarget(f.to); err != nil {
 			return err
 		}
-		conn, err := connect(*dir, true)
+		conn, err := connect(*dir, false)
 		if err != nil {
 			return err
 		}
@@ -124,11 +125,15 @@ func (f *restoreFlags) restore(c *cobra.Command, u *ui, r *archive.Reader, head 
 	if len(include) > 0 {
 		total = 0
 	}
+	_, missing := os.Stat(to)
 	var p archive.Progress
 	done := u.progress("restore of "+register, &p, total)
 	start := time.Now()
 	rep, err := r.Restore(c.Context(), head, to, f.options(include), &p)
 	done()
+	if err != nil && missing != nil {
+		_ = os.Remove(to) // it is only as it was when nothing is in it
+	}
 	if rep == nil {
 		return nil, err
 	}

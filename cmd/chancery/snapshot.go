@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/snapshot"
@@ -62,11 +63,12 @@ func (c *connection) headAnswer(h *snapshot.Head) headJSON {
 func snapshotList(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use: "list REGISTER", Short: "List the snapshots of a register", Args: cobra.ExactArgs(1),
+		Long:    "Lists the snapshots of a register as embassies hold them. STORED is what each added, at all embassies together.",
 		Example: "  chancery snapshot list land --home HOME",
 	}
 	dir := homeFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		conn, err := connect(*dir, true)
+		conn, err := connect(*dir, false)
 		if err != nil {
 			return err
 		}
@@ -127,6 +129,15 @@ func openReader(ctx context.Context, conn *connection, register, identity string
 	if err != nil {
 		return nil, err
 	}
+	reader, err := archive.OpenReader(ctx, reg, conn.agent(), key)
+	if !errors.Is(err, durable.ErrLocked) {
+		return reader, err
+	}
+	// A backup is at work on the local index. A restore cannot wait for it: it reads its own from the embassies.
+	if reg.Dir, err = os.MkdirTemp("", "chancery-read-*"); err != nil {
+		return nil, err
+	}
+	conn.later(func() { os.RemoveAll(reg.Dir) })
 	return archive.OpenReader(ctx, reg, conn.agent(), key)
 }
 
@@ -135,13 +146,14 @@ func snapshotShow(u *ui) *cobra.Command {
 	var files bool
 	c := &cobra.Command{
 		Use: "show REGISTER[@SNAPSHOT]", Short: "Show a snapshot; with a reader's key also what is in it", Args: cobra.ExactArgs(1),
+		Long:    "Shows a snapshot, by its number or \"latest\", which need not be said. What is in it takes a reader's key.",
 		Example: "  chancery snapshot show land@latest --identity READER.key --files --home HOME",
 	}
 	dir := homeFlag(c)
 	c.Flags().StringVar(&identity, "identity", "", "a reader's private key file")
 	c.Flags().BoolVar(&files, "files", false, "list every file")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		conn, err := connect(*dir, true)
+		conn, err := connect(*dir, false)
 		if err != nil {
 			return err
 		}
@@ -263,13 +275,14 @@ func snapshotDiff(u *ui) *cobra.Command {
 	var identity string
 	c := &cobra.Command{
 		Use: "diff REGISTER@A B", Short: "Compare two snapshots of a register", Args: cobra.ExactArgs(2),
-		Long:    "Compares two snapshots of a register. Folders that are the same in both are not read.",
+		Long: "Compares two snapshots of a register: + is added, - removed, M changed in content, U changed in mode, time, owner\n" +
+			"or attributes only. Folders that are the same in both are not read. It takes a reader's key.",
 		Example: "  chancery snapshot diff land@1 latest --identity READER.key --home HOME",
 	}
 	dir := homeFlag(c)
 	c.Flags().StringVar(&identity, "identity", "", "a reader's private key file")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		conn, err := connect(*dir, true)
+		conn, err := connect(*dir, false)
 		if err != nil {
 			return err
 		}

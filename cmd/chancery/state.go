@@ -22,7 +22,8 @@ func stateInit(u *ui) *cobra.Command {
 		Use:   "init",
 		Short: "Make a state: its opening key, in shares only, and its first charter",
 		Long: "Makes the home folder of a state. The opening key is made, split into one share per custodian, each sealed to\n" +
-			"that custodian's key, and forgotten. Hand each folder under HOME/kits to its custodian.",
+			"that custodian's key, and forgotten. Accredit the embassies next: the kits under HOME/kits are renewed with each,\n" +
+			"so that they say where the embassies are. Then hand each folder there to its custodian.",
 		Example: "  chancery state init --home HOME --name \"Republic of X\" --code XX --quorum 3 \\\n" +
 			"    --custodian mari=age1pq… --custodian jaan=age1pq… --custodian anna=age1pq… --custodian olev=age1pq… --custodian eva=age1pq…",
 		Args: cobra.NoArgs,

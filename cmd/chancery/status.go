@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/durable"
 )
 
 // statusJSON is the answer of status.
@@ -49,7 +51,7 @@ func statusCommand(u *ui) *cobra.Command {
 	}
 	dir := homeFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		conn, err := connect(*dir, true)
+		conn, err := connect(*dir, false)
 		if err != nil {
 			return err
 		}
@@ -106,6 +108,13 @@ func (c *connection) registerStatus(ctx context.Context, name string) (*register
 		return nil, err
 	}
 	st, err := archive.Stand(ctx, reg, c.agent(), time.Now())
+	if errors.Is(err, durable.ErrLocked) { // a backup is at work: look with a copy of one's own
+		if reg.Dir, err = os.MkdirTemp("", "chancery-status-*"); err != nil {
+			return nil, err
+		}
+		defer os.RemoveAll(reg.Dir)
+		st, err = archive.Stand(ctx, reg, c.agent(), time.Now())
+	}
 	if err != nil && !errors.Is(err, archive.ErrTooFew) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}

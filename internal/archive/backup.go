@@ -9,9 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/filetree"
-	"chancery.dev/chancery/internal/index"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -186,7 +184,7 @@ type backup struct {
 	failure  failure
 }
 
-// failure keeps the first error that ends a run.
+// failure keeps the first error that ends a run. err is read when every goroutine of the run has ended.
 type failure struct {
 	once sync.Once
 	err  error

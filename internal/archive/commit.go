@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"chancery.dev/chancery/internal/durable"
+	"chancery.dev/chancery/internal/index"
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/pack"
 	"chancery.dev/chancery/internal/shard"
@@ -27,18 +29,21 @@ func (r *Register) headMeta(seq uint64) pack.Meta {
 //
 //	index packs at k embassies
 //	receipts of every object from every embassy that is up
-//	the head on the local disk: from here on a rerun publishes it instead of making another
+//	the head on the local disk
 //	the head at every embassy that is up, and its receipts
-//	index and journal
+//	(then settle: index and journal)
 //
 // A crash before the local head leaves the journal: the next run resumes. A crash after it leaves a head that the
-// next run publishes first.
+// next run publishes together with its own.
 func commit(ctx context.Context, r *run, w *writer, payload *snapshot.Payload) (*snapshot.Head, error) {
 	refs, err := storeIndex(w)
 	if err != nil {
 		return nil, err
 	}
 	takeReceipts(ctx, r, w.known, refs)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if err := enough(r.sites, r.reg.K); err != nil {
 		return nil, err
 	}
@@ -53,7 +58,7 @@ func commit(ctx context.Context, r *run, w *writer, payload *snapshot.Payload) (
 	if err := r.publish(ctx); err != nil {
 		return nil, err
 	}
-	return head, r.settle(w.known, head)
+	return head, nil
 }
 
 // storeIndex sends the index of the run's packs.
@@ -72,7 +77,7 @@ func storeIndex(w *writer) ([]snapshot.PackRef, error) {
 		batch, size = nil, 0
 		return err
 	}
-	err := w.known.journal(func(p snapshot.IndexedPack) error {
+	err := w.known.whole(func(p snapshot.IndexedPack) error {
 		if n := snapshot.IndexSize(&p); size+n > room {
 			if err := flush(); err != nil {
 				return err
@@ -113,6 +118,9 @@ func (r *run) receiptsOf(ctx context.Context, s *site, k *known, index []snapsho
 			return nil
 		}
 		receipts, err := s.Records.Receipts(ctx, names, nil)
+		if err == nil && len(receipts) != len(names) {
+			err = fmt.Errorf("%d receipts for %d objects", len(receipts), len(names))
+		}
 		if err != nil {
 			return err
 		}
@@ -129,7 +137,7 @@ func (r *run) receiptsOf(ctx context.Context, s *site, k *known, index []snapsho
 		}
 		return flush()
 	}
-	if err := k.journal(func(p snapshot.IndexedPack) error { return add(&p.Ref) }); err != nil {
+	if err := k.whole(func(p snapshot.IndexedPack) error { return add(&p.Ref) }); err != nil {
 		return err
 	}
 	for i := range index {
@@ -174,7 +182,8 @@ func (r *run) makeHead(w *writer, payload *snapshot.Payload, refs []snapshot.Pac
 	}
 	head := &snapshot.Head{
 		Version: 1, State: r.reg.State, Register: r.reg.ID, Sequence: seq, Manifest: manifest, Index: refs,
-		Packs: uint64(w.known.packs + len(refs)), Objects: uint64(w.objects.Load()), Stored: uint64(w.sent.Load()),
+		Packs:   uint64(w.known.packs + len(refs)),
+		Objects: uint64(w.objects.Load() + w.known.objects), Stored: uint64(w.sent.Load() + w.known.stored),
 		K: uint8(r.reg.K), CharterVersion: r.agent.CharterNumber, CharterHash: r.agent.CharterHash, Time: time.Now().UnixNano(),
 	}
 	if seq > 1 {
@@ -187,7 +196,7 @@ func (r *run) makeHead(w *writer, payload *snapshot.Payload, refs []snapshot.Pac
 	}
 	for _, s := range r.sites {
 		head.Members = append(head.Members, s.ID)
-		if !s.up() {
+		if !s.up() || w.known.partly[s.share] {
 			head.Missing = append(head.Missing, s.ID)
 		}
 	}
@@ -197,6 +206,9 @@ func (r *run) makeHead(w *writer, payload *snapshot.Payload, refs []snapshot.Pac
 
 // publish brings every site up to the newest head and takes the receipts of it.
 func (r *run) publish(ctx context.Context) error {
+	if r.history.last == 0 {
+		return nil
+	}
 	r.history.publish(ctx, r.sites)
 	slot := []ledger.Slot{r.history.slot(r.history.last)}
 	var all sync.WaitGroup
@@ -206,6 +218,9 @@ func (r *run) publish(ctx context.Context) error {
 		}
 		all.Go(func() {
 			receipts, err := s.Records.Receipts(ctx, nil, slot)
+			if err == nil && len(receipts) != 1 {
+				err = fmt.Errorf("%d of them", len(receipts))
+			}
 			if err == nil {
 				err = r.keepReceipts(s, 0, receipts)
 			}
@@ -215,24 +230,27 @@ func (r *run) publish(ctx context.Context) error {
 		})
 	}
 	all.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	return enough(r.sites, r.reg.K)
 }
 
-// settle moves the packs of the journal into the index, now that a head names them.
+// settle moves the packs of the journal into the index, now that a head names them. An index that turns out damaged
+// is emptied: the next run fills it from the embassies.
 func (r *run) settle(k *known, head *snapshot.Head) error {
-	var batch []snapshot.IndexedPack
-	err := k.journal(func(p snapshot.IndexedPack) error {
-		batch = append(batch, p)
-		if len(batch) < 1024 {
-			return nil
-		}
-		defer func() { batch = nil }()
-		return r.index.Add(batch, r.index.Through())
-	})
-	if err != nil {
+	add := indexAdder{index: r.index}
+	if err := k.whole(add.pack); err != nil {
 		return err
 	}
-	if err := r.index.Add(batch, head.Sequence); err != nil {
+	if !r.torn {
+		add.through = head.Sequence
+	}
+	err := add.flush()
+	if errors.Is(err, index.ErrDamaged) || err == nil && r.index.Err() != nil {
+		err = r.index.Reset()
+	}
+	if err != nil {
 		return err
 	}
 	return k.forget()

@@ -1,7 +1,64 @@
 package archive
 
+import (
+	"context"
+
+	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/shard"
+	"chancery.dev/chancery/internal/snapshot"
+)
+
 // Settled returns the source with every change time taken for old enough.
 func Settled(s Source) Source {
 	s.fresh = -1
 	return s
+}
+
+// Packs returns every pack that the reader's index names.
+func (r *Reader) Packs() (refs []snapshot.PackRef) {
+	for ref := range r.run.index.Packs() {
+		refs = append(refs, ref)
+	}
+	return refs
+}
+
+// Files returns the paths of a snapshot whose content needs a pack.
+func (r *Reader) Files(ctx context.Context, head *snapshot.Head, id pack.ID) (paths []string, err error) {
+	err = r.Walk(ctx, head, func(path string, e *snapshot.Entry) error {
+		if e.Kind != snapshot.File {
+			return nil
+		}
+		extents, err := r.extents(ctx, e)
+		for i := range extents {
+			if loc, ok := r.run.index.Lookup(extents[i].Chunk); ok && loc.Ref.ID == id {
+				paths = append(paths, path)
+				return nil
+			}
+		}
+		return err
+	})
+	return paths, err
+}
+
+// Fetcher opens packs, and forgets between them what it found wrong.
+type Fetcher struct {
+	reader *Reader
+	b      buffers
+}
+
+// NewFetcher returns one.
+func NewFetcher(r *Reader) *Fetcher { return &Fetcher{reader: r} }
+
+// Open fetches and opens one pack.
+func (f *Fetcher) Open(ctx context.Context, ref *snapshot.PackRef) (payload []byte, found []Fault, err error) {
+	inner := &fetcher{reg: f.reader.run.reg, sites: f.reader.run.reg.sites(), opener: f.reader.fetcher.opener, faults: &faults{}}
+	payload, err = inner.open(ctx, &f.b, ref)
+	return payload, inner.faults.all(), err
+}
+
+// Unmask returns the first share of a pack as it was before it was masked.
+func Unmask(reg *Register, ref *snapshot.PackRef, data []byte) []byte {
+	data = append([]byte(nil), data...)
+	shard.Mask(reg.sites()[0].mask, ref.ID, 0, data)
+	return data
 }

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"fmt"
 	"sync/atomic"
 
 	"chancery.dev/chancery/internal/chunk"
@@ -61,32 +62,19 @@ func (b *backup) finish(f *folder) error {
 	r.got = true
 	p := &f.parent.files[f.place]
 	r.flags |= p.flags
-	var err error
-	if r.xattrs, err = b.folderXattrs(f); err != nil {
-		return err
-	}
 	*p = r
 	return nil
 }
 
 func (b *backup) finishRoot(f *folder, r fileResult) error {
-	xattrs, err := b.folderXattrs(f)
-	if err != nil {
-		return err
-	}
-	e := toEntry("", &b.rootStat)
-	e.Extents, e.Size, e.Files, e.Xattrs, e.Flags = r.extents, r.size, r.files, xattrs, r.flags
-	b.outcome <- e
-	return nil
-}
-
-// folderXattrs reads the attributes of the folder itself. One that cannot be read is noted.
-func (b *backup) folderXattrs(f *folder) ([]snapshot.Xattr, error) {
 	xattrs, err := f.src.Xattrs(".", filetree.Dir)
 	if err != nil {
 		b.problem(f, "", err)
 	}
-	return toXattrs(xattrs), nil
+	e := toEntry("", &b.rootStat)
+	e.Extents, e.Size, e.Files, e.Xattrs, e.Flags = r.extents, r.size, r.files, toXattrs(xattrs), r.flags
+	b.outcome <- e
+	return nil
 }
 
 // list writes the listing of a folder that is not as it was seen.
@@ -140,7 +128,7 @@ func (b *backup) list(f *folder) (fileResult, error) {
 	if err := keep(w.Finish()); err != nil {
 		return r, err
 	}
-	if f.racy {
+	if f.racy.Load() {
 		f.record.print = print{}
 	}
 	key := b.key.folder(f.rel)
@@ -229,21 +217,35 @@ func (b *backup) entry(f *folder, i int) (snapshot.Entry, bool) {
 	case filetree.Symlink:
 		if e.Target, err = f.src.ReadLink(it.Name); err != nil {
 			b.problem(f, it.Name, err)
-			f.racy = true
+			f.racy.Store(true)
 			return e, false
 		}
 	}
-	if it.Stat.Kind != filetree.Dir && (it.Stat.Kind != filetree.File || f.same || r.xattrs == nil && f.known != nil) {
+	if !r.described {
 		xattrs, err := f.src.Xattrs(it.Name, it.Stat.Kind)
 		if err != nil {
 			b.problem(f, it.Name, err)
-			f.racy = true
+			f.racy.Store(true)
 		}
 		e.Xattrs = toXattrs(xattrs)
 	}
-	if it.Stat.Kind == filetree.File && r.flags&snapshot.Partial == 0 {
+	if it.Stat.Kind == filetree.File && r.flags&snapshot.Partial == 0 && b.settled(&it.Stat) {
 		state := appendState(nil, it)
 		f.record.add(b.key.print(state), r.flags, r.extents)
+	}
+	return b.storable(f, e)
+}
+
+// storable drops what no listing can hold: attributes beyond the caps, or the whole entry. Both are noted.
+func (b *backup) storable(f *folder, e snapshot.Entry) (snapshot.Entry, bool) {
+	err := e.Check()
+	if err == nil {
+		return e, true
+	}
+	b.problem(f, e.Name, fmt.Errorf("not stored: %v", err))
+	f.racy.Store(true)
+	if e.Xattrs = nil; e.Check() != nil {
+		return e, false
 	}
 	return e, true
 }

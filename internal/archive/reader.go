@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"context"
 	"errors"
 	"io"
 	"runtime"
@@ -85,20 +84,18 @@ func (b *backup) reader() {
 	p.buf = make([]byte, 2*chunk.Max)
 	cutter := chunk.NewCutter(b.run.reg.GearKey)
 	for j := range b.jobs {
-		var err error
 		switch {
 		case b.ctx.Err() != nil:
-			err = context.Cause(b.ctx)
+			b.drop(j)
 		case j.large == nil:
-			err = b.readGroup(p, j)
+			if err := b.readGroup(p, j); err != nil {
+				b.failure.set(err)
+			}
 		default:
 			b.readSpan(p, cutter, j.large, &j.large.spans[j.span])
 			if j.large.left.down() {
 				b.finishLarge(j)
 			}
-		}
-		if err != nil {
-			b.failure.set(err)
 		}
 		j.folder.leave()
 	}
@@ -120,7 +117,7 @@ func (b *backup) readGroup(p *press, j job) error {
 			b.problem(f, it.Name, err)
 			r.flags |= snapshot.Partial
 			r.gone = errors.Is(err, filetree.ErrVanished)
-			f.racy = true
+			f.racy.Store(true)
 		}
 		if n > 0 {
 			parts = append(parts, part{i, len(buf), n})
@@ -132,19 +129,17 @@ func (b *backup) readGroup(p *press, j job) error {
 		b.progress.Bytes.Add(int64(n))
 	}
 	var id chunk.ID
+	var err error
 	if len(buf) > 0 {
-		var err error
-		if id, err = b.store(p, pack.Data, buf); err != nil {
-			return err
-		}
+		id, err = b.store(p, pack.Data, buf)
 	}
 	for _, x := range parts {
 		f.files[x.index].extents = []snapshot.Extent{{Chunk: id, Offset: uint32(x.off), Length: uint32(x.n)}}
 	}
-	for _, i := range j.group {
+	for _, i := range j.group { // also after an error: others may wait
 		b.links.settle(&f.items[i].Stat, f.files[i])
 	}
-	return nil
+	return err
 }
 
 // errGrew is a file that changed while it was read; what was read is kept, and marked.
@@ -158,11 +153,7 @@ func (b *backup) readSmall(f *folder, i int, buf []byte) (int, error) {
 		return 0, err
 	}
 	defer src.Close()
-	xattrs, err := src.Xattrs()
-	if err != nil {
-		return 0, err
-	}
-	f.files[i].xattrs = toXattrs(xattrs)
+	b.takeXattrs(f, i, src)
 	before := src.Opened()
 	limit := min(len(buf), chunk.Small)
 	if before.Size < int64(limit) {
@@ -183,34 +174,50 @@ func (b *backup) readSmall(f *folder, i int, buf []byte) (int, error) {
 	if err != nil {
 		return n, err
 	}
-	if !after.SameContent(it.Stat) || int64(n) != after.Size {
+	if !after.SameContent(before) || int64(n) != after.Size {
 		return n, errGrew
 	}
+	f.asOpened(i, after)
 	return n, nil
+}
+
+// asOpened takes over what a file was while it was read. It may have changed since its folder was listed, and that
+// is no harm: it was read as one state. But the folder's fingerprint is not of that state.
+func (f *folder) asOpened(i int, st filetree.Stat) {
+	if it := &f.items[i]; it.Stat != st {
+		it.Stat = st
+		f.racy.Store(true)
+	}
+}
+
+// takeXattrs reads the attributes of an open file. Without them the rest of the file is still worth having.
+func (b *backup) takeXattrs(f *folder, i int, src *filetree.OpenedFile) {
+	xattrs, err := src.Xattrs()
+	if err != nil {
+		b.problem(f, f.items[i].Name, err)
+		f.racy.Store(true)
+	}
+	f.files[i].xattrs, f.files[i].described = toXattrs(xattrs), true
 }
 
 // queueLarge opens a large file, finds its holes, and queues its spans. A file that cannot be opened is noted.
 func (b *backup) queueLarge(f *folder, i int) {
 	it := &f.items[i]
 	src, err := f.src.OpenFile(it.Name, it.Stat)
-	var xattrs []filetree.Xattr
 	var ranges []filetree.Range
 	if err == nil {
-		if xattrs, err = src.Xattrs(); err == nil {
-			ranges, err = src.Extents(nil)
-		}
-		if err != nil {
+		if ranges, err = src.Extents(nil); err != nil {
 			src.Close()
 		}
 	}
 	if err != nil {
 		b.problem(f, it.Name, err)
-		f.racy = true
+		f.racy.Store(true)
 		f.files[i] = fileResult{got: true, flags: snapshot.Partial, gone: errors.Is(err, filetree.ErrVanished)}
 		b.links.settle(&it.Stat, f.files[i])
 		return
 	}
-	f.files[i].xattrs = toXattrs(xattrs)
+	b.takeXattrs(f, i, src)
 	l := &largeFile{index: i, file: src, before: src.Opened()}
 	l.spans = cutSpans(ranges, l.before.Size)
 	l.left.set(len(l.spans))
@@ -220,9 +227,6 @@ func (b *backup) queueLarge(f *folder, i int) {
 	}
 	for n := range l.spans {
 		b.queue(job{folder: f, large: l, span: n})
-	}
-	if b.ctx.Err() != nil {
-		src.Close() // some spans may never be read; the run is over
 	}
 }
 
@@ -329,14 +333,17 @@ func (b *backup) finishLarge(j job) {
 		}
 	}
 	after, err := l.file.Stat()
-	if problem == nil && (err != nil || !after.SameContent(it.Stat) || r.size != uint64(after.Size)) {
+	if problem == nil && (err != nil || !after.SameContent(l.before) || r.size != uint64(after.Size)) {
 		problem = errGrew
 	}
 	l.file.Close()
+	if problem == nil {
+		f.asOpened(l.index, after)
+	}
 	if problem != nil {
 		b.problem(f, it.Name, problem)
 		r.flags |= snapshot.Partial
-		f.racy = true
+		f.racy.Store(true)
 	}
 	r.got = true
 	b.stats.bytes.Add(r.size)

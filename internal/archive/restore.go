@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -129,11 +128,12 @@ func (r *Reader) Problems(ctx context.Context, p *snapshot.Payload) ([]Problem, 
 	return out, nil
 }
 
-// treeCache reads chunks of listings. It keeps the last few packs open, because neighbours lie in one.
+// treeCache reads chunks of listings. It keeps the last few chunks and packs open, because neighbours lie in one.
 type treeCache struct {
 	run     *run
 	fetcher *fetcher
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows
+	chunks  []openChunk
 	open    []openPack
 	hasher  *chunk.Hasher
 	unpress *pack.Decompressor
@@ -146,20 +146,48 @@ type openPack struct {
 	buffers *buffers
 }
 
-// openPacks is how many packs of listings stay open.
-const openPacks = 3
+// openChunk is a chunk in memory of its own, which nobody writes.
+type openChunk struct {
+	id  chunk.ID
+	raw []byte
+}
+
+// openPacks and openChunks are how many packs of listings, and chunks of these, stay open.
+const (
+	openPacks  = 3
+	openChunks = 16
+)
 
 func newTreeCache(r *run, f *fetcher) *treeCache {
 	return &treeCache{run: r, fetcher: f, hasher: r.reg.IDKey.NewHasher(), unpress: pack.NewDecompressor()}
 }
 
-// read returns the bytes of an extent, in memory of its own.
+// read returns the bytes of an extent. Nobody writes to them, neither may the caller.
 func (t *treeCache) read(ctx context.Context, x *snapshot.Extent) ([]byte, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	loc, ok := t.run.index.Lookup(x.Chunk)
+	raw, err := t.chunk(ctx, x.Chunk)
+	if err != nil {
+		return nil, err
+	}
+	if uint64(x.Offset)+uint64(x.Length) > uint64(len(raw)) {
+		return nil, fmt.Errorf("%w: an extent ends behind its chunk", ErrDamaged)
+	}
+	return raw[x.Offset : x.Offset+x.Length], nil
+}
+
+// chunk returns a chunk's bytes.
+func (t *treeCache) chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
+	for i, c := range t.chunks {
+		if c.id == id {
+			copy(t.chunks[1:i+1], t.chunks[:i])
+			t.chunks[0] = c
+			return c.raw, nil
+		}
+	}
+	loc, ok := t.run.index.Lookup(id)
 	if !ok {
-		return nil, fmt.Errorf("%w: chunk %s is in no pack", ErrDamaged, x.Chunk)
+		return nil, fmt.Errorf("%w: chunk %s is in no pack", ErrDamaged, id)
 	}
 	payload, err := t.payload(ctx, &loc.Ref)
 	if err != nil {
@@ -169,10 +197,11 @@ func (t *treeCache) read(ctx context.Context, x *snapshot.Extent) ([]byte, error
 	if err != nil {
 		return nil, fmt.Errorf("pack %s: %w", loc.Ref.ID, err)
 	}
-	if uint64(x.Offset)+uint64(x.Length) > uint64(len(raw)) {
-		return nil, fmt.Errorf("%w: an extent ends behind its chunk", ErrDamaged)
+	if !loc.Entry.Compressed {
+		raw = slices.Clone(raw) // the pack's memory is used again
 	}
-	return raw[x.Offset : x.Offset+x.Length], nil
+	t.chunks = slices.Insert(t.chunks[:min(len(t.chunks), openChunks-1)], 0, openChunk{id, raw})
+	return raw, nil
 }
 
 func (t *treeCache) payload(ctx context.Context, ref *snapshot.PackRef) ([]byte, error) {
@@ -237,7 +266,7 @@ type RestoreReport struct {
 	Down     []Down             `json:"embassies_down,omitempty"`
 }
 
-// ErrNoPath means that no path of the snapshot is among those asked for.
+// ErrNoPath means that one of the paths asked for is not in the snapshot.
 var ErrNoPath = errors.New("no such path in the snapshot")
 
 // Restore writes a snapshot into a new or empty folder. Where something is damaged beyond repair it returns
@@ -278,11 +307,14 @@ func (r *Reader) Restore(ctx context.Context, head *snapshot.Head, to string, op
 	if err == nil && w.lost.count > 0 {
 		err = fmt.Errorf("%w: %d of the files", ErrDamaged, w.lost.count)
 	}
-	if err == nil && len(opts.Include) > 0 && rep.Files+rep.Folders == 0 {
-		err = ErrNoPath
+	if rel, missing := w.missing(); err == nil && missing {
+		err = fmt.Errorf("%w: %q", ErrNoPath, rel)
 	}
 	if err != nil && !(opts.Partial && errors.Is(err, ErrDamaged)) {
-		return rep, errors.Join(err, empty(to))
+		if cerr := empty(to); cerr != nil {
+			err = fmt.Errorf("%w; and what was written could not be removed: %w", err, cerr)
+		}
+		return rep, err
 	}
 	if serr := filetree.Sync(to); serr != nil && err == nil {
 		err = serr
@@ -292,14 +324,50 @@ func (r *Reader) Restore(ctx context.Context, head *snapshot.Head, to string, op
 
 // empty removes what a refused restore wrote, so that nobody takes it for the register.
 func empty(dir string) error {
-	entries, err := os.ReadDir(dir)
+	if err := os.Chmod(dir, 0o700); err != nil { // it may have got the mode of a folder that nobody writes
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return emptyRoot(root)
+}
+
+func emptyRoot(root *os.Root) error {
+	d, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	entries, err := d.ReadDir(-1)
+	d.Close()
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+		if root.RemoveAll(e.Name()) == nil {
+			continue
+		}
+		if err := unlock(root, e.Name()); err != nil {
+			return err
+		}
+		if err := root.RemoveAll(e.Name()); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// unlock empties a folder whose own mode, or that of one below it, does not let its owner remove anything.
+func unlock(root *os.Root, name string) error {
+	if err := root.Chmod(name, 0o700); err != nil {
+		return err
+	}
+	sub, err := root.OpenRoot(name)
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	return emptyRoot(sub)
 }

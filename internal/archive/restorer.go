@@ -1,16 +1,15 @@
 package archive
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"io/fs"
+	"path"
 	"strings"
 	"sync"
 	"sync/atomic"
 
-	"chancery.dev/chancery/internal/chunk"
 	"chancery.dev/chancery/internal/filetree"
 	"chancery.dev/chancery/internal/pack"
 	"chancery.dev/chancery/internal/snapshot"
@@ -19,10 +18,12 @@ import (
 const (
 	// fetchers is how many packs are fetched and unpacked at once.
 	fetchers = 3
-	// windowPieces and windowFolders bound how much of a tree is under way: pieces of files whose packs are being
-	// fetched, and folders that are open because something below them is not yet written.
+	// What bounds how much of a tree is under way: pieces of files whose packs are being fetched, folders that are open
+	// because something below them is not yet written, and files that are open because their pieces may be in several
+	// packs. Two windows at a time hold that many.
 	windowPieces  = 32 << 10
-	windowFolders = 400
+	windowFolders = 256
+	windowOpen    = 256
 )
 
 // restorer writes a tree. The walk makes folders and collects a window of pieces; the window is then worked off pack
@@ -41,6 +42,10 @@ type restorer struct {
 	lost    problemList
 	marked  problemList
 	failure failure
+
+	unpackers []*unpacker // each keeps its buffers, and the last pack open, from window to window
+	wanted    []string    // opts.Include as paths are here; nil for everything
+	met       []bool      // which of them there are
 }
 
 // window is a part of the tree whose content is to be fetched.
@@ -49,6 +54,7 @@ type window struct {
 	order   []*packWork
 	pieces  int
 	folders int
+	open    int // files of several pieces
 	links   []*linkTask
 }
 
@@ -77,16 +83,6 @@ type place struct {
 	w      *restorer
 }
 
-// fileTask is a file being restored.
-type fileTask struct {
-	place *place
-	entry snapshot.Entry
-	mu    sync.Mutex
-	out   *filetree.Output
-	left  int // pieces
-	err   error
-}
-
 // linkTarget is the first entry of a group of hard links.
 type linkTarget struct {
 	ref  filetree.LinkRef
@@ -105,27 +101,44 @@ func newRestorer(ctx context.Context, r *Reader, t *filetree.Target, opts Restor
 	w := &restorer{r: r, target: t, opts: opts, progress: p, links: map[uint64]*linkTarget{}}
 	w.ctx, w.failure.stop = context.WithCancelCause(ctx)
 	w.window = newWindow()
+	for range fetchers {
+		w.unpackers = append(w.unpackers, newUnpacker(w))
+	}
+	for _, inc := range opts.Include {
+		w.wanted = append(w.wanted, path.Clean("/" + inc)[1:])
+	}
+	w.met = make([]bool, len(w.wanted))
 	return w
 }
 
 func newWindow() *window { return &window{packs: map[pack.ID]*packWork{}} }
 
-// tree restores everything below the root, and the root's own attributes.
+// tree restores everything below the root, and the root's own attributes. When it returns, nothing of the target is
+// open any more but the target itself.
 func (w *restorer) tree(p *snapshot.Payload) error {
+	defer w.failure.stop(nil)
 	root := &place{dir: w.target.Root(), meta: toMeta(&p.Root), w: w}
-	if err := w.folder(root, &p.Root); err != nil {
-		w.failure.set(err)
-	}
-	if err := w.turn(); err != nil {
-		w.failure.set(err)
-	}
-	if err := w.settle(); err != nil {
-		w.failure.set(err)
+	for _, step := range []func() error{
+		func() error { return w.folder(root, &p.Root) }, w.turn, w.settle,
+	} {
+		if err := step(); err != nil {
+			w.failure.set(err)
+		}
 	}
 	if w.failure.err == nil && w.ctx.Err() != nil {
 		return context.Cause(w.ctx)
 	}
 	return w.failure.err
+}
+
+// missing returns the first path that was asked for and is not in the snapshot.
+func (w *restorer) missing() (string, bool) {
+	for i, met := range w.met {
+		if !met && w.wanted[i] != "" {
+			return w.wanted[i], true
+		}
+	}
+	return "", false
 }
 
 // folder restores a folder's entries. It holds one part of the place until it has seen them all.
@@ -142,6 +155,9 @@ func (w *restorer) folder(p *place, e *snapshot.Entry) error {
 			if w.ctx.Err() != nil {
 				return context.Cause(w.ctx)
 			}
+			if !errors.Is(err, ErrDamaged) && !errors.Is(err, snapshot.ErrEntry) {
+				return err
+			}
 			w.lost.add(p.rel+"/", "everything in this folder from here on: "+err.Error())
 			break
 		}
@@ -157,16 +173,17 @@ func (w *restorer) folder(p *place, e *snapshot.Entry) error {
 
 // wants reports whether a path is asked for, and whether something below it may be.
 func (w *restorer) wants(rel string) (all, below bool) {
-	if len(w.opts.Include) == 0 {
+	if len(w.wanted) == 0 {
 		return true, true
 	}
-	for _, inc := range w.opts.Include {
+	for i, inc := range w.wanted {
 		if inc == "" || rel == inc || strings.HasPrefix(rel, inc+"/") {
-			return true, true
+			w.met[i] = true
+			all = true
 		}
 		below = below || strings.HasPrefix(inc, rel+"/")
 	}
-	return false, below
+	return all, all || below
 }
 
 func (w *restorer) child(p *place, e *snapshot.Entry) error {
@@ -237,6 +254,9 @@ func (w *restorer) made(p *place, e *snapshot.Entry) error {
 	w.linksMu.Lock()
 	defer w.linksMu.Unlock()
 	*w.links[e.LinkGroup] = linkTarget{ref: ref, done: true, err: err}
+	if e.Kind != snapshot.File && errors.Is(err, fs.ErrNotExist) {
+		return nil // a device or socket that was not made, which the target told
+	}
 	return err
 }
 
@@ -250,42 +270,54 @@ func (w *restorer) file(p *place, e *snapshot.Entry) error {
 		w.marked.add(rel, "changed or could not be read whole when it was backed up")
 	}
 	extents, err := w.r.extents(w.ctx, e)
-	if err != nil {
+	if errors.Is(err, ErrDamaged) || errors.Is(err, snapshot.ErrEntry) {
 		w.lost.add(rel, err.Error())
 		return nil
 	}
+	if err != nil {
+		return err
+	}
 	e.Extents = nil
 	t := &fileTask{place: p, entry: *e}
-	pieces := make([]piece, 0, len(extents))
-	refs := make([]snapshot.PackRef, 0, 1)
-	at := int64(0)
 	for i := range extents {
-		x := &extents[i]
-		if !x.Hole {
-			loc, ok := w.r.run.index.Lookup(x.Chunk)
-			if !ok {
-				w.lost.add(rel, "a part of it is in no pack")
-				return nil
-			}
-			loc.Entry.ID = x.Chunk
-			pieces = append(pieces, piece{loc.Entry, t, at, x.Offset, x.Length})
-			refs = append(refs, loc.Ref)
+		if !extents[i].Hole {
+			t.left++
 		}
-		at += int64(x.Size())
 	}
 	p.left.Add(1)
-	if t.left = len(pieces); t.left == 0 {
+	if t.left == 0 {
 		t.left = 1
 		t.write(nil, 0)
 		return nil
 	}
-	for i := range pieces {
-		w.window.add(refs[i], pieces[i])
+	if t.left > 1 {
+		w.window.open++
 	}
-	if w.window.pieces >= windowPieces {
-		return w.turn()
+	return w.pieces(t, extents)
+}
+
+// pieces adds what a file needs to the window. A file may reach over several.
+func (w *restorer) pieces(t *fileTask, extents []snapshot.Extent) error {
+	at := int64(0)
+	var err error
+	for i := range extents {
+		x := &extents[i]
+		switch loc, ok := w.r.run.index.Lookup(x.Chunk); {
+		case x.Hole:
+		case err != nil:
+			t.fail(err) // every piece is ended, come what may
+		case !ok:
+			t.fail(fmt.Errorf("%w: chunk %s is in no pack", ErrDamaged, x.Chunk))
+		default:
+			loc.Entry.ID = x.Chunk
+			w.window.add(loc.Ref, piece{loc.Entry, t, at, x.Offset, x.Length})
+			if w.window.pieces >= windowPieces || w.window.open >= windowOpen {
+				err = w.turn()
+			}
+		}
+		at += int64(x.Size())
 	}
-	return nil
+	return err
 }
 
 func (w *window) add(ref snapshot.PackRef, p piece) {
@@ -299,16 +331,15 @@ func (w *window) add(ref snapshot.PackRef, p piece) {
 	w.pieces++
 }
 
-// turn waits for the window before, starts on this one, and opens the next.
+// turn waits for the window before, starts on this one, and opens the next. The error is that of the window before;
+// this one is worked off all the same, because whoever has a part in it is waiting.
 func (w *restorer) turn() error {
-	if err := w.settle(); err != nil {
-		return err
-	}
+	err := w.settle()
 	win := w.window
 	w.window = newWindow()
 	w.busy = make(chan error, 1)
 	go func() { w.busy <- w.work(win) }()
-	return nil
+	return err
 }
 
 func (w *restorer) settle() error {
@@ -320,37 +351,12 @@ func (w *restorer) settle() error {
 	return err
 }
 
-// work fetches the packs of a window and writes what they hold.
-func (w *restorer) work(win *window) error {
-	queue := make(chan *packWork)
-	var all sync.WaitGroup
-	for range min(fetchers, len(win.order)) {
-		all.Go(func() {
-			u := newUnpacker(w)
-			for work := range queue {
-				if w.ctx.Err() == nil {
-					u.unpack(work)
-				}
-			}
-		})
-	}
-	for _, work := range win.order {
-		queue <- work
-	}
-	close(queue)
-	all.Wait()
-	if err := w.ctx.Err(); err != nil {
-		return context.Cause(w.ctx)
-	}
-	for _, l := range win.links {
-		w.link(l)
-	}
-	return w.failure.err
-}
-
 // link makes a further name of an inode.
 func (w *restorer) link(l *linkTask) {
 	defer l.place.leave()
+	if w.ctx.Err() != nil {
+		return
+	}
 	rel := join(l.place.rel, l.entry.Name)
 	w.linksMu.Lock()
 	first := *l.first
@@ -375,119 +381,14 @@ func (p *place) leave() {
 	if p.left.Add(-1) != 0 {
 		return
 	}
-	if err := p.dir.Finish(p.meta); err != nil {
+	if p.w.ctx.Err() != nil {
+		p.dir.Close()
+	} else if err := p.dir.Finish(p.meta); err != nil {
 		p.w.failure.set(err)
 	}
 	if p.parent != nil {
 		p.parent.leave()
 	}
-}
-
-// unpacker is what one goroutine needs to take chunks out of packs.
-type unpacker struct {
-	w       *restorer
-	buffers buffers
-	raw     []byte
-	hasher  *chunk.Hasher
-	unpress *pack.Decompressor
-}
-
-func newUnpacker(w *restorer) *unpacker {
-	return &unpacker{w: w, hasher: w.r.run.reg.IDKey.NewHasher(), unpress: pack.NewDecompressor()}
-}
-
-// unpack fetches a pack and writes its pieces, each chunk opened once.
-func (u *unpacker) unpack(work *packWork) {
-	payload, err := u.w.r.fetcher.open(u.w.ctx, &u.buffers, &work.ref)
-	if err != nil {
-		for i := range work.pieces {
-			work.pieces[i].task.fail(err)
-		}
-		return
-	}
-	u.w.progress.Stored.Add(int64(work.ref.Class.Size()))
-	slices.SortStableFunc(work.pieces, func(a, b piece) int { return cmp.Compare(a.entry.Offset, b.entry.Offset) })
-	var raw []byte
-	var last chunk.ID
-	var lastErr error
-	for i := range work.pieces {
-		p := &work.pieces[i]
-		if i == 0 || p.entry.ID != last {
-			if cap(u.raw) < int(p.entry.Raw) {
-				u.raw = make([]byte, 0, max(int(p.entry.Raw), chunk.Max))
-			}
-			raw, lastErr = plain(u.hasher, u.unpress, u.raw, payload, p.entry)
-			last = p.entry.ID
-		}
-		switch {
-		case lastErr != nil:
-			p.task.fail(fmt.Errorf("pack %s: %w", work.ref.ID, lastErr))
-		case uint64(p.off)+uint64(p.n) > uint64(len(raw)):
-			p.task.fail(fmt.Errorf("%w: an extent ends behind its chunk", ErrDamaged))
-		default:
-			p.task.write(raw[p.off:p.off+p.n], p.at)
-		}
-	}
-}
-
-// write puts bytes into the file, which is made with the first and finished with the last.
-func (t *fileTask) write(data []byte, at int64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	w := t.place.w
-	if t.err == nil && t.out == nil {
-		out, err := t.place.dir.CreateFile(t.entry.Name, int64(t.entry.Size))
-		if err != nil {
-			w.failure.set(err)
-			t.err = err
-		}
-		t.out = out
-	}
-	if t.err == nil && len(data) > 0 {
-		if _, err := t.out.WriteAt(data, at); err != nil {
-			w.failure.set(err)
-			t.err = err
-		}
-		w.progress.Bytes.Add(int64(len(data)))
-	}
-	t.end()
-}
-
-// fail ends one piece without its bytes: the file is not restored.
-func (t *fileTask) fail(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.err == nil {
-		t.err = err
-		if t.place.w.ctx.Err() == nil || !errors.Is(err, context.Canceled) {
-			t.place.w.lost.add(join(t.place.rel, t.entry.Name), err.Error())
-		}
-	}
-	t.end()
-}
-
-// end counts a piece; with the last one the file gets its attributes, or is removed.
-func (t *fileTask) end() {
-	if t.left--; t.left > 0 {
-		return
-	}
-	w := t.place.w
-	switch {
-	case t.err != nil && t.out != nil:
-		if err := t.out.Discard(); err != nil {
-			w.failure.set(err)
-		}
-	case t.err == nil:
-		if err := t.out.Finish(toMeta(&t.entry)); err != nil {
-			w.failure.set(err)
-		}
-		w.progress.Files.Add(1)
-		if err := w.made(t.place, &t.entry); err != nil {
-			w.failure.set(err)
-		}
-	}
-	t.out = nil
-	t.place.leave()
 }
 
 func toMeta(e *snapshot.Entry) filetree.Meta {

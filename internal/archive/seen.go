@@ -83,6 +83,7 @@ type seenFile struct {
 // seen reads the file that the last backup left. The zero value knows nothing.
 type seen struct {
 	file  *os.File
+	size  int64
 	table []seenSlot
 }
 
@@ -136,7 +137,7 @@ func readSeen(f *os.File, belongs func([32]byte) bool) (*seen, error) {
 	if string(sum[:16]) != string(tail[16:]) {
 		return nil, errSeen
 	}
-	s := &seen{file: f, table: make([]seenSlot, n)}
+	s := &seen{file: f, size: st.Size(), table: make([]seenSlot, n)}
 	for i := range s.table {
 		s.table[i] = seenSlot{print(raw[i*slotSize:]), binary.BigEndian.Uint64(raw[i*slotSize+16:])}
 	}
@@ -160,7 +161,7 @@ func (s *seen) folder(key print) (*seenFolder, []byte) {
 		return nil, nil
 	}
 	n := binary.BigEndian.Uint32(head[16:])
-	if n > 1<<30 || n < 24 {
+	if n < 24 || int64(n) > s.size {
 		return nil, nil
 	}
 	body := make([]byte, n)
@@ -186,6 +187,12 @@ func (s *seen) folder(key print) (*seenFolder, []byte) {
 		return nil, nil
 	}
 	return f, body
+}
+
+// count returns how many files the record holds.
+func (f *seenFolder) count() uint64 {
+	n, _ := binary.Uvarint(f.rest)
+	return n
 }
 
 // each decodes the files of a folder.

@@ -22,7 +22,7 @@ type VerifyOptions struct {
 }
 
 // VerifyReport is what a verification found. A pack is whole when every embassy holds its share, thin when some do
-// not but k do, lost when fewer than k do.
+// not but k do, lost when fewer than k do. After a Repair, Thin and Lost count what is still so.
 type VerifyReport struct {
 	Snapshots uint64  `json:"snapshots"`
 	Packs     int     `json:"packs"`
@@ -30,6 +30,7 @@ type VerifyReport struct {
 	Bytes     int64   `json:"bytes_read"`
 	Thin      int     `json:"packs_thin"`
 	Lost      int     `json:"packs_lost"`
+	Hidden    int     `json:"packs_hidden"` // fewer than k embassies show a share, and the others do not answer
 	Chunks    int     `json:"chunks_opened"`
 	Repaired  int     `json:"objects_repaired"`
 	Faults    []Fault `json:"faults,omitempty"`
@@ -40,9 +41,6 @@ type VerifyReport struct {
 func Verify(ctx context.Context, reg *Register, agent *Agent, opts VerifyOptions, progress *Progress) (*VerifyReport, error) {
 	return examine(ctx, reg, agent, progress, func(r *run, v *verifier) error {
 		v.opts = opts
-		if err := r.index.Verify(); err != nil {
-			return err
-		}
 		return v.packs(ctx, v.check)
 	})
 }
@@ -52,9 +50,7 @@ func Verify(ctx context.Context, reg *Register, agent *Agent, opts VerifyOptions
 func Repair(ctx context.Context, reg *Register, agent *Agent, progress *Progress) (*VerifyReport, error) {
 	return examine(ctx, reg, agent, progress, func(r *run, v *verifier) error {
 		v.opts = VerifyOptions{Read: true}
-		if err := v.packs(ctx, func(ctx context.Context, batch []snapshot.PackRef) error {
-			return v.repair(ctx, batch)
-		}); err != nil {
+		if err := v.packs(ctx, v.repair); err != nil {
 			return err
 		}
 		return r.publish(ctx)
@@ -71,15 +67,13 @@ func examine(ctx context.Context, reg *Register, agent *Agent, progress *Progres
 	}
 	defer r.close()
 	v := &verifier{run: r, progress: progress, rep: &VerifyReport{Snapshots: r.history.last}}
-	for i, s := range r.sites {
-		if lag := r.history.lag[i]; s.up() && lag < r.history.last {
-			r.faults.add(Fault{s.Name, fmt.Sprintf("head %d", lag+1), "missing"})
-		}
-	}
 	err = work(r, v)
 	v.rep.Faults, v.rep.Down = r.faults.all(), downs(r.sites)
 	if err == nil && v.rep.Lost > 0 {
 		err = fmt.Errorf("%w: %d of %d packs", ErrDamaged, v.rep.Lost, v.rep.Packs)
+	}
+	if err == nil && v.rep.Hidden > 0 {
+		err = fmt.Errorf("%w: %d of %d packs cannot be seen", ErrTooFew, v.rep.Hidden, v.rep.Packs)
 	}
 	return v.rep, err
 }
@@ -183,7 +177,7 @@ func (v *verifier) check(ctx context.Context, batch []snapshot.PackRef) error {
 }
 
 func (v *verifier) checkPack(ctx context.Context, u *packOpener, ref *snapshot.PackRef, bad []map[shard.Name]bool) {
-	good, objects := 0, 0
+	good := 0
 	for i, s := range v.run.sites {
 		if !s.up() || bad[i][ref.Shares[i]] {
 			continue
@@ -191,14 +185,13 @@ func (v *verifier) checkPack(ctx context.Context, u *packOpener, ref *snapshot.P
 		if v.opts.Data && !v.fetchShare(ctx, u, s, ref) {
 			continue
 		}
-		objects++
 		good++
 	}
 	opens := true
 	chunks := 0
 	if v.opts.Key != nil && good >= int(ref.K) {
 		n, err := u.open(ctx, ref)
-		if chunks = n; err != nil && ctx.Err() == nil {
+		if chunks = n; err != nil && ctx.Err() == nil && !errors.Is(err, ErrTooFew) {
 			opens = false
 			v.run.faults.add(Fault{"", ref.ID.String(), err.Error()})
 		}
@@ -206,11 +199,19 @@ func (v *verifier) checkPack(ctx context.Context, u *packOpener, ref *snapshot.P
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.rep.Packs++
-	v.rep.Objects += objects
+	v.rep.Objects += good
 	v.rep.Chunks += chunks
+	v.count(ref, good, opens)
+}
+
+// count sorts a pack by how many embassies show a good share of it.
+func (v *verifier) count(ref *snapshot.PackRef, good int, opens bool) {
+	silent := len(v.run.sites) - len(up(v.run.sites))
 	switch {
-	case good < int(ref.K) || !opens:
+	case !opens || good+silent < int(ref.K):
 		v.rep.Lost++
+	case good < int(ref.K):
+		v.rep.Hidden++
 	case good < int(ref.N):
 		v.rep.Thin++
 	}
@@ -220,15 +221,21 @@ func (v *verifier) checkPack(ctx context.Context, u *packOpener, ref *snapshot.P
 func (v *verifier) fetchShare(ctx context.Context, u *packOpener, s *site, ref *snapshot.PackRef) bool {
 	name := ref.Shares[s.share]
 	data, err := s.Objects.Get(ctx, name, u.share[:0])
-	u.share = data[:0]
 	what := ""
 	switch {
+	case ctx.Err() != nil:
+		return false
 	case errors.Is(err, fs.ErrNotExist):
 		what = "missing"
 	case err != nil:
 		what = err.Error()
+		s.strike(fmt.Errorf("reading object %s: %w", name, err))
 	case shard.Root(data) != name:
 		what = "wrong bytes"
+	}
+	if err == nil {
+		u.share = data[:0]
+		s.answered()
 	}
 	v.progress.Stored.Add(int64(len(data)))
 	v.mu.Lock()
@@ -285,96 +292,123 @@ func (u *packOpener) open(ctx context.Context, ref *snapshot.PackRef) (int, erro
 // repair makes what the sites lack of a batch.
 func (v *verifier) repair(ctx context.Context, batch []snapshot.PackRef) error {
 	bad := v.lacking(ctx, batch)
+	f := &fetcher{reg: v.run.reg, sites: v.run.sites, faults: v.run.faults}
 	made := make([][]shard.Name, len(v.run.sites))
 	for j := range batch {
-		ref := &batch[j]
-		v.rep.Packs++
-		var want []int
-		good := 0
+		m := &mending{v: v, f: f, ref: &batch[j], shares: make([][]byte, len(v.run.sites))}
 		for i, s := range v.run.sites {
 			switch {
 			case !s.up():
-			case bad[i][ref.Shares[i]]:
-				want = append(want, i)
+			case bad[i][m.ref.Shares[i]]:
+				m.want = append(m.want, i)
 			default:
-				good++
+				m.good = append(m.good, i)
 			}
 		}
-		v.rep.Objects += good
-		if good < int(ref.K) {
-			v.rep.Lost++
-			continue
+		if len(m.want) > 0 {
+			m.mend(ctx, made)
 		}
-		done := 0
-		if len(want) > 0 {
-			done = v.repairPack(ctx, ref, want, bad, made)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		if good+done < int(ref.N) {
-			v.rep.Thin++
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+		v.rep.Packs++
+		v.rep.Objects += len(m.good)
+		v.count(m.ref, len(m.good), true)
 	}
-	for i, names := range made {
-		if len(names) == 0 || !v.run.sites[i].up() {
+	for i, s := range v.run.sites {
+		if len(made[i]) == 0 || !s.up() {
 			continue
 		}
-		if _, err := v.run.sites[i].Records.Receipts(ctx, names, nil); err != nil {
-			v.run.sites[i].fail(fmt.Errorf("receipts of repaired objects: %w", err))
+		if _, err := s.Records.Receipts(ctx, made[i], nil); err != nil {
+			s.fail(fmt.Errorf("receipts of repaired objects: %w", err))
 			continue
 		}
-		v.rep.Repaired += len(names)
+		v.rep.Repaired += len(made[i])
 	}
 	return nil
 }
 
-// repairPack makes some shares of one pack out of k others, each held against its name first, and sends them.
-func (v *verifier) repairPack(ctx context.Context, ref *snapshot.PackRef, want []int, bad []map[shard.Name]bool, made [][]shard.Name) int {
-	k, n := int(ref.K), int(ref.N)
-	size := shard.Size(ref.Class.Size(), k)
-	parts := make([][]byte, n)
+// mending is the repair of one pack.
+type mending struct {
+	v      *verifier
+	f      *fetcher
+	ref    *snapshot.PackRef
+	good   []int // sites that hold their share, as far as is known
+	want   []int // sites that do not
+	shares [][]byte
+}
+
+// mend makes the shares that are wanted out of k others and sends them. What it made joins good.
+func (m *mending) mend(ctx context.Context, made [][]shard.Name) {
+	k, n := int(m.ref.K), int(m.ref.N)
+	if !m.gather(ctx, k) {
+		return
+	}
+	coder, err := m.f.coder(k, n)
+	if err != nil {
+		return
+	}
+	size := shard.Size(m.ref.Class.Size(), k)
+	sealed, err := coder.Join(make([]byte, 0, n*size), m.shares, m.ref.Class.Size())
+	if err != nil {
+		return
+	}
+	parts, err := coder.Split(sealed, sealed)
+	if err != nil {
+		return
+	}
+	for _, i := range m.want {
+		s, name := m.v.run.sites[i], m.ref.Shares[i]
+		if shard.MaskAndHash(s.mask, m.ref.ID, i, parts[i]) != name {
+			m.v.run.faults.add(Fault{"", m.ref.ID.String(), "its shares do not make the share that its head names"})
+			return
+		}
+		if err := s.Objects.Repair(ctx, name, parts[i]); err != nil {
+			s.fail(fmt.Errorf("repairing object %s: %w", name, err))
+			continue
+		}
+		made[i] = append(made[i], name)
+		m.good = append(m.good, i)
+		m.v.progress.Stored.Add(int64(size))
+	}
+}
+
+// gather fetches k shares and holds each against its name. One that is wrong joins what is wanted.
+func (m *mending) gather(ctx context.Context, k int) bool {
 	have := 0
-	for i, s := range v.run.sites {
-		if have == k || !s.up() || bad[i][ref.Shares[i]] {
+	var good []int
+	for _, i := range m.good {
+		s, name := m.v.run.sites[i], m.ref.Shares[i]
+		if have == k || !s.up() {
+			good = append(good, i)
 			continue
 		}
-		data, err := s.Objects.Get(ctx, ref.Shares[i], make([]byte, 0, size))
-		if err != nil || len(data) != size || shard.HashAndUnmask(s.mask, ref.ID, i, data) != ref.Shares[i] {
-			v.run.faults.add(Fault{s.Name, ref.Shares[i].String(), "wrong bytes"})
+		data, err := s.Objects.Get(ctx, name, nil)
+		if ctx.Err() != nil {
+			return false
+		}
+		what := ""
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			what = "missing"
+		case err != nil:
+			s.strike(fmt.Errorf("reading object %s: %w", name, err))
+			m.v.run.faults.add(Fault{s.Name, name.String(), err.Error()})
+			continue
+		case len(data) != shard.Size(m.ref.Class.Size(), k):
+			what = "wrong size"
+		case shard.HashAndUnmask(s.mask, m.ref.ID, i, data) != name:
+			what = "wrong bytes"
+		}
+		if what != "" {
+			m.v.run.faults.add(Fault{s.Name, name.String(), what})
+			m.want = append(m.want, i)
 			continue
 		}
-		parts[i] = data
+		m.shares[i] = data
 		have++
+		good = append(good, i)
 	}
-	if have < k {
-		return 0
-	}
-	coder, err := shard.NewCoder(k, n)
-	if err != nil {
-		return 0
-	}
-	sealed, err := coder.Join(make([]byte, 0, n*size), parts, ref.Class.Size())
-	if err != nil {
-		return 0
-	}
-	if parts, err = coder.Split(sealed, sealed); err != nil {
-		return 0
-	}
-	done := 0
-	for _, i := range want {
-		s := v.run.sites[i]
-		if name := shard.MaskAndHash(s.mask, ref.ID, i, parts[i]); name != ref.Shares[i] {
-			v.run.faults.add(Fault{"", ref.ID.String(), "its shares do not make the share that its head names"})
-			return done
-		}
-		if err := s.Objects.Repair(ctx, ref.Shares[i], parts[i]); err != nil {
-			s.fail(fmt.Errorf("repairing object %s: %w", ref.Shares[i], err))
-			continue
-		}
-		made[i] = append(made[i], ref.Shares[i])
-		v.progress.Stored.Add(int64(size))
-		done++
-	}
-	return done
+	m.good = good
+	return have == k
 }

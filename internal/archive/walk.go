@@ -6,10 +6,12 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"chancery.dev/chancery/internal/chunk"
 	"chancery.dev/chancery/internal/filetree"
@@ -32,8 +34,8 @@ type folder struct {
 	files  []fileResult // by item; filled for files and folders
 	known  *seenFolder
 	raw    []byte      // known, as it stands in the file
-	racy   bool        // something changed so lately that a later change could look the same
 	same   bool        // every item is as it was seen
+	racy   atomic.Bool // something changed so lately that a later change could look the same, or was not read whole
 	grown  atomic.Bool // a folder below is not as it was seen
 	left   atomic.Int64
 	record seenRecord
@@ -46,11 +48,13 @@ type fileResult struct {
 	files   uint64 // folders: files below
 	flags   uint8
 	xattrs  []snapshot.Xattr
-	got     bool   // extents are set
-	gone    bool   // vanished: no entry
-	listing []byte // a small folder's listing, which the parent stores with its siblings'
-	key     print  // of a small folder, whose record waits for its listing's place
-	record  *seenRecord
+
+	described bool   // xattrs are set
+	got       bool   // extents are set
+	gone      bool   // vanished: no entry
+	listing   []byte // a small folder's listing, which the parent stores with its siblings'
+	key       print  // of a small folder, whose record waits for its listing's place
+	record    *seenRecord
 }
 
 // tree walks the source and returns the entry of its root once everything below is stored.
@@ -67,10 +71,15 @@ func (b *backup) tree() (snapshot.Entry, error) {
 	if b.failure.err != nil {
 		return snapshot.Entry{}, b.failure.err
 	}
-	if err := b.ctx.Err(); err != nil {
+	if b.ctx.Err() != nil {
 		return snapshot.Entry{}, context.Cause(b.ctx)
 	}
-	return <-b.outcome, nil
+	select {
+	case root := <-b.outcome:
+		return root, nil
+	default:
+		return snapshot.Entry{}, errors.New("archive: the walk ended before its root did")
+	}
 }
 
 // visit lists a folder, queues what must be read, and goes down. It holds one part of the folder's count itself, so
@@ -82,12 +91,14 @@ func (b *backup) visit(f *folder) {
 		return
 	}
 	items, err := f.src.List(nil)
+	if err != nil && f.parent == nil {
+		b.failure.set(fmt.Errorf("source: %w", err)) // a snapshot of nothing would hide that everything is gone
+		return
+	}
 	if err != nil {
 		b.problem(f, "", err)
-		f.racy = true
-		if f.parent != nil {
-			f.parent.files[f.place].flags |= snapshot.Partial
-		}
+		f.racy.Store(true)
+		f.parent.files[f.place].flags |= snapshot.Partial
 	}
 	f.items = b.keep(f, items)
 	f.files = make([]fileResult, len(f.items))
@@ -114,11 +125,12 @@ func (b *backup) descend(f *folder, i int) {
 			b.otherFS = append(b.otherFS, rel)
 		}
 		f.files[i].got = true
+		f.grown.Store(true) // it may have been backed up before
 		return
 	}
 	src, err := f.src.OpenFolder(it.Name, it.Stat)
 	if err != nil {
-		f.racy = true
+		f.racy.Store(true)
 		f.files[i].got = true
 		f.files[i].gone = errors.Is(err, filetree.ErrVanished)
 		f.files[i].flags |= snapshot.Partial
@@ -182,31 +194,42 @@ func (b *backup) countExcluded(in *filetree.Folder, it *filetree.Item) {
 	}
 }
 
-// racyNsec is how old a change must be for the next change to be sure to bear another time: kernels stamp files
+// racyWindow is how old a change must be for the next change to be sure to bear another time: kernels stamp files
 // with a clock that ticks a few milliseconds apart, some file systems with whole seconds.
-const racyNsec = 2e9
+const racyWindow = 2 * time.Second
+
+// settled reports whether any later change of an item will show in its change time.
+func (b *backup) settled(st *filetree.Stat) bool {
+	return b.src.fresh < 0 || time.Unix(st.ChangeSec, int64(st.ChangeNsec)).Before(b.started.Add(-b.src.fresh))
+}
 
 // compare fingerprints a folder and finds what is as it was seen.
 func (b *backup) compare(f *folder) {
 	var state []byte
-	now := b.started.UnixNano()
 	for i := range f.items {
 		it := &f.items[i]
-		if it.Err != nil || it.Stat.ChangeSec*1e9+int64(it.Stat.ChangeNsec) > now-racyNsec {
-			f.racy = true
+		if it.Err != nil || !b.settled(&it.Stat) {
+			f.racy.Store(true)
 		}
 		state = appendState(state, it)
 	}
 	f.record.print = b.key.print(state)
 	f.known, f.raw = b.seen.folder(b.key.folder(f.rel))
-	if f.known != nil && !f.racy && f.known.print == f.record.print {
-		f.same = true
-		return
-	}
 	if f.known == nil {
 		return
 	}
-	b.reuse(f)
+	if f.same = !f.racy.Load() && f.known.print == f.record.print && f.known.count() == countFiles(f.items); !f.same {
+		b.reuse(f)
+	}
+}
+
+func countFiles(items []filetree.Item) (n uint64) {
+	for i := range items {
+		if items[i].Stat.Kind == filetree.File {
+			n++
+		}
+	}
+	return n
 }
 
 // reuse takes over the extents of the files that are as they were seen.
@@ -277,6 +300,7 @@ func (b *backup) queueFiles(f *folder) {
 			group, bytes = nil, 0
 		}
 	}
+	var state []byte
 	for i := range f.items {
 		it := &f.items[i]
 		if it.Err != nil {
@@ -293,20 +317,43 @@ func (b *backup) queueFiles(f *folder) {
 			b.queueLarge(f, i)
 			continue
 		}
-		if bytes+it.Stat.Size > chunk.Avg {
+		if bytes+it.Stat.Size > chunk.Avg || len(group) == maxGroup {
 			flush()
 		}
 		group, bytes = append(group, i), bytes+it.Stat.Size
+		state = append(append(state[:0], "group "...), it.Name...)
+		if bytes >= chunk.Avg/2 && b.key.print(state)[0] < 64 {
+			flush() // where the names say so: one file more or less then moves few of the next groups
+		}
 	}
 	flush()
 }
 
+// maxGroup is how many small files go into one chunk at most, so that several readers share a large folder.
+const maxGroup = 4096
+
+// queue hands a job to the readers. When the run has ended nobody will take it, and it is dropped.
 func (b *backup) queue(j job) {
 	j.folder.left.Add(1)
 	select {
 	case b.jobs <- j:
 	case <-b.ctx.Done():
-		j.folder.left.Add(-1) // never zero: the visit still holds its part
+		b.drop(j)
+		j.folder.leave()
+	}
+}
+
+// drop releases what a job holds that will not be done.
+func (b *backup) drop(j job) {
+	if j.large == nil {
+		for _, i := range j.group {
+			b.links.settle(&j.folder.items[i].Stat, fileResult{})
+		}
+		return
+	}
+	if j.large.left.down() {
+		j.large.file.Close()
+		b.links.settle(&j.folder.items[j.large.index].Stat, fileResult{})
 	}
 }
 
@@ -335,6 +382,7 @@ type linkTable struct {
 }
 
 type linkState struct {
+	names   uint64 // met so far
 	done    bool
 	result  fileResult
 	waiting []linkWaiter
@@ -359,12 +407,17 @@ func (t *linkTable) join(f *folder, i int) bool {
 	}
 	key := [2]uint64{st.Dev, st.Inode}
 	s := t.inodes[key]
-	switch {
-	case s == nil:
-		t.inodes[key] = &linkState{}
+	if s == nil {
+		t.inodes[key] = &linkState{names: 1}
 		return false
+	}
+	s.names++
+	switch {
 	case s.done:
 		f.files[i] = s.result
+		if s.names >= st.Links {
+			delete(t.inodes, key) // it has no other names
+		}
 	default:
 		f.left.Add(1)
 		s.waiting = append(s.waiting, linkWaiter{f, i})
@@ -374,16 +427,17 @@ func (t *linkTable) join(f *folder, i int) bool {
 
 // settle gives the result of an inode to everyone who waits for it.
 func (t *linkTable) settle(st *filetree.Stat, r fileResult) {
-	if st.Links < 2 {
-		return
-	}
-	t.mu.Lock()
-	s := t.inodes[[2]uint64{st.Dev, st.Inode}]
+	t.mu.Lock() // whatever the number of links is by now: it was another when the folder was listed
+	key := [2]uint64{st.Dev, st.Inode}
+	s := t.inodes[key]
 	if s == nil {
 		t.mu.Unlock()
 		return
 	}
 	s.done, s.result = true, r
+	if s.names >= st.Links {
+		delete(t.inodes, key)
+	}
 	waiting := s.waiting
 	s.waiting = nil
 	t.mu.Unlock()

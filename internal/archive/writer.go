@@ -175,10 +175,11 @@ func (w *writer) handOverLast(b *building) error {
 		return w.handOver(b)
 	}
 	room := pack.Payload(class-1, b.kind)
+	empty := pack.NewBuilder(make([]byte, 0, room))
 	var parts []*building
 	for _, e := range b.builder.Entries() {
 		stored := b.buf[:cap(b.buf)][e.Offset : e.Offset+e.Stored]
-		if !pack.NewBuilder(make([]byte, 0, room)).Fits(len(stored)) {
+		if !empty.Fits(len(stored)) {
 			return w.handOver(b)
 		}
 		if n := len(parts); n == 0 || !parts[n-1].builder.Fits(len(stored)) {

@@ -89,7 +89,8 @@ func TestKitPageSaysWhatToDo(t *testing.T) {
 	for _, want := range []string{
 		"Republic of Ümlaut", "mari", "1 of 5; any 3 of them open", fmt.Sprintf("%x", hash),
 		"chancery recover --to DIR \\\n        --kit KIT1 --identity KEY1 \\\n        --kit KIT2 --identity KEY2 \\\n        --kit KIT3 --identity KEY3\n",
-		"chancery custodian release --kit KIT --identity KEY REQUEST",
+		"chancery custodian kit --kit KIT --identity KEY\n",
+		"chancery custodian release --kit KIT --identity KEY --request request.txt \\\n        --fingerprint \"FINGERPRINT\" --out NAME.share\n",
 		"private key is NOT in this folder", "https://lux.example:8443", "https://192.0.2.1:8443", keyFingerprint(take32(42)),
 	} {
 		if !strings.Contains(page, want) {

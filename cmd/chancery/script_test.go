@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"crypto/fips140"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The commands are tested by the scripts in testdata/script, each in an empty folder, with the real program as
+// processes of its own and real embassies on loopback. What the scripts may say besides testscript's own words:
+//
+//	embassies [-home DIR] [-via NAME] N   a state with five custodians (any three open it) and N embassies that serve
+//	serve NAME [FLAG...]                  start the server of the embassy in $WORK/NAME again, at its address
+//	start NAME COMMAND...                 start any command beside the script
+//	await NAME EMBASSY N                  wait until the embassy has N more objects than when NAME was started
+//	signal NAME INT|TERM|KILL             to a server or a command that was started
+//	ends NAME CODE                        wait for it; its output is then matched by stdout and stderr
+//	exit CODE COMMAND...                  run a command that must end with exactly this code
+//	link NAME whole|slow|cut|cut-once|stall [N]  what happens to an embassy's connections (-via), after N more bytes
+//	json FILE PATH OP VALUE               a field of a JSON document: = != < <= > >= ~ (regular expression)
+//	jsonenv VARIABLE FILE PATH            a field into a variable
+//	fileenv VARIABLE FILE                 a file's text into a variable
+//	same A B                              every byte, mode, owner, time, link and attribute of two trees
+//	oddtree DIR                           a tree with everything that a file system has
+//	random FILE SIZE                      a file that does not compress
+//	churn FILE                            write to a file without end
+//	flip FILE OFFSET                      change one byte; a negative offset counts from the end
+//	edit FILE OLD NEW                     replace text in a file
+//	objects EMBASSY FILE                  list the objects on its disk
+//	harm HOW EMBASSY [FILE [SIZE]]        flip, truncate, delete or swap objects on its disk: all, or those that are not
+//	                                      in the list FILE, of at least SIZE bytes; $HARMED is the last one's name
+//	touchlike FROM TO                     give a folder the times of another
+//	fill FILE                             until the disk is full
+//	typed FILE                            type what quickstart said to type
+//	ended SANDBOX                         wait until none of its programs runs
+//	smalldisk DIR SIZE                    mount a file system of its own
+//	forge KIT IDENTITY OTHER-KIT           put the share of another kit, opened with IDENTITY, into a kit
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"chancery": main})
+}
+
+func TestScripts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("these tests mount file systems, make devices and become other users: run them as root")
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script", Setup: setUp, RequireExplicitExec: true, RequireUniqueNames: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"embassies": cmdEmbassies, "serve": cmdServe, "start": cmdStart, "await": cmdAwait, "signal": cmdSignal,
+			"ends": cmdEnds, "exit": cmdExit, "link": cmdLink, "json": cmdJSON, "jsonenv": cmdJSONEnv, "fileenv": cmdFileEnv,
+			"same": cmdSame, "oddtree": cmdOddTree, "random": cmdRandom, "churn": cmdChurn, "flip": cmdFlip, "edit": cmdEdit,
+			"objects": cmdObjects, "harm": cmdHarm, "smalldisk": cmdSmallDisk, "forge": cmdForge,
+			"typed": cmdTyped, "ended": cmdEnded, "touchlike": cmdTouchLike, "fill": cmdFill,
+		},
+	})
+}
+
+// setUp prepares the folder and environment of one script.
+func setUp(env *testscript.Env) error {
+	w := &world{dir: env.WorkDir, processes: map[string]*process{}, addresses: map[string]string{}, links: map[string]*link{}}
+	env.Values[worldKey{}] = w
+	env.Defer(w.end)
+	env.Setenv("GORACE", "atexit_sleep_ms=0")
+	env.Setenv("XDG_CACHE_HOME", "/no-cache")
+	// Scripts also run the program as other users, who must reach the folder and the program.
+	bin := filepath.Dir(strings.SplitN(env.Getenv("PATH"), ":", 2)[0])
+	for _, dir := range []string{filepath.Dir(env.WorkDir), env.WorkDir, bin} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestFIPS holds that the tests' program runs as the real one does, on the FIPS 140-3 module.
+func TestFIPS(t *testing.T) {
+	if !fips140.Enabled() {
+		t.Error("FIPS 140-3 mode is off")
+	}
+}
+
+// want ends the script when the number of arguments is wrong.
+func want(ts *testscript.TestScript, neg bool, args []string, least, most int, usage string) {
+	if neg || len(args) < least || len(args) > most {
+		ts.Fatalf("usage: %s", usage)
+	}
+}
+
+func number(ts *testscript.TestScript, text string) int64 {
+	n, err := strconv.ParseInt(text, 10, 64)
+	ts.Check(err)
+	return n
+}
+
+func cmdExit(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, 1000, "exit CODE COMMAND...")
+	err := ts.Exec(args[1], args[2:]...)
+	code := 0
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		code = exit.ExitCode()
+	case err != nil:
+		ts.Fatalf("%v", err)
+	}
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+	if code == exitFailed || code == exitUsage || code >= exitNotFound && code != exitInterrupted {
+		oneClearLine(ts, ts.ReadFile("stderr"))
+	}
+}
+
+// oneClearLine holds an error to the rule of the interface: one line, and a hint.
+func oneClearLine(ts *testscript.TestScript, text string) {
+	var lines, hints int
+	for line := range strings.Lines(text) {
+		switch {
+		case strings.HasPrefix(line, "chancery: "):
+			lines++
+		case strings.HasPrefix(line, "hint: "):
+			hints++
+		}
+	}
+	if lines > 1 || lines == 1 && hints != 1 {
+		ts.Fatalf("%d lines of error and %d of hints, want one of each", lines, hints)
+	}
+}
+
+func cmdFileEnv(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, 2, "fileenv VARIABLE FILE")
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+func cmdEdit(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 3, 3, "edit FILE OLD NEW")
+	path := ts.MkAbs(args[0])
+	old, err := os.ReadFile(path)
+	ts.Check(err)
+	if !bytes.Contains(old, []byte(args[1])) {
+		ts.Fatalf("%s does not hold %q", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(path, bytes.ReplaceAll(old, []byte(args[1]), []byte(args[2])), 0o644))
+}
+
+func cmdFlip(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, 2, "flip FILE OFFSET")
+	ts.Check(flip(ts.MkAbs(args[0]), number(ts, args[1])))
+}
+
+func flip(path string, offset int64) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if offset < 0 {
+		offset += int64(len(data))
+	}
+	data[offset] ^= 0x10
+	return os.WriteFile(path, data, 0o600)
+}
