@@ -282,3 +282,11 @@ func smallTree(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 }
+
+// run runs a tool of the system.
+func run(name string, args ...string) error {
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", name, err, out)
+	}
+	return nil
+}

@@ -46,6 +46,9 @@ func backupCommand(u *ui) *cobra.Command {
 			return err
 		}
 		defer conn.close()
+		if err := conn.watch(c.Context()); err != nil {
+			return err
+		}
 		var answers []backupJSON
 		var partial error
 		for _, name := range args {

@@ -31,7 +31,8 @@ func (r remote) Check(ctx context.Context, names []shard.Name, read bool) ([]arc
 	if read {
 		damage, err := r.Scrub(ctx, names)
 		for _, d := range damage {
-			flaws = append(flaws, archive.Flaw{Name: d.Name, What: d.What})
+			what := map[string]string{"unknown": "missing", "lost": "missing", "length": "wrong size", "altered": "wrong bytes"}[d.What]
+			flaws = append(flaws, archive.Flaw{Name: d.Name, What: what})
 		}
 		return flaws, err
 	}

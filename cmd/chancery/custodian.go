@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -174,7 +175,7 @@ func custodianRelease(u *ui) *cobra.Command {
 		if err != nil {
 			return fmt.Errorf("%s: %w", request, err)
 		}
-		if fingerprint != req.Fingerprint() {
+		if !sameFingerprint(fingerprint, req.Fingerprint()) {
 			u.note("%s\n", text)
 			why := "which fingerprint were you told?"
 			if fingerprint != "" {
@@ -182,7 +183,7 @@ func custodianRelease(u *ui) *cobra.Command {
 			}
 			return &failure{
 				err: fmt.Errorf("nothing released: %s", why), code: exitRefused,
-				hint: "if, and only if, they read you this one: --fingerprint " + req.Fingerprint(),
+				hint: "call the people who ask, and give what they read to you: --fingerprint 'FINGERPRINT'",
 			}
 		}
 		k, ch, err := readKit(kit)
@@ -206,6 +207,14 @@ func custodianRelease(u *ui) *cobra.Command {
 		})
 	}
 	return c
+}
+
+// sameFingerprint compares what was heard with what is there; spaces and hyphens are how people write it down.
+func sameFingerprint(told, real string) bool {
+	bare := func(s string) string {
+		return strings.ToLower(strings.NewReplacer(" ", "", "-", "").Replace(s))
+	}
+	return bare(told) == bare(real)
 }
 
 // lockShares is lockMemory for a process that goes on to move a lot of data: only what is mapped now is kept out of

@@ -25,7 +25,7 @@ import (
 func embassyCommand(u *ui) *cobra.Command {
 	return noun("embassy", "Run an embassy, and accredit one",
 		"  chancery embassy serve --dir E --listen 127.0.0.1:7401",
-		embassyInit(u), embassyServe(u), embassyAccredit(u), embassyList(u))
+		embassyInit(u), embassyServe(u), embassyAccredit(u), embassyRenewed(u), embassyList(u))
 }
 
 func embassyInit(u *ui) *cobra.Command {

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -16,11 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"chancery.dev/chancery/internal/archive"
-	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/custody"
-	"chancery.dev/chancery/internal/embassy"
 	"chancery.dev/chancery/internal/home"
-	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/seal"
 )
 
@@ -32,6 +27,7 @@ type recoverJSON struct {
 	Registers  []restoreJSON `json:"registers"`
 	Empty      []string      `json:"registers_without_snapshot,omitempty"`
 	Down       []string      `json:"embassies_down,omitempty"`
+	Problems   []string      `json:"problems,omitempty"` // records at embassies that could not be used
 	Seconds    float64       `json:"seconds"`
 }
 
@@ -40,7 +36,7 @@ type recoverFlags struct {
 	restoreFlags
 	kits, identities, shares []string
 	request, key             string
-	registers                []string
+	registers, snapshots     []string
 	addresses                []string
 }
 
@@ -63,6 +59,7 @@ func recoverCommand(u *ui) *cobra.Command {
 	fl.StringVar(&f.request, "request", "", "the request that the shares were released for")
 	fl.StringVar(&f.key, "key", "", "the key that recover request made")
 	fl.StringArrayVar(&f.registers, "register", nil, "only this register; once for each")
+	fl.StringArrayVar(&f.snapshots, "snapshot", nil, "REGISTER@SNAPSHOT: not the newest of this register; once for each")
 	fl.StringArrayVar(&f.addresses, "embassy", nil, "NAME=URL where an embassy has moved")
 	_ = c.MarkFlagRequired("kit")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -130,18 +127,8 @@ func recoverRequest(u *ui) *cobra.Command {
 	return c
 }
 
-// opened is a state whose opening key is in this process's memory.
-type opened struct {
-	charter    *charter.Charter
-	opening    *seal.PrivateKey
-	access     ed25519.PrivateKey
-	custodians []string
-	clients    map[charter.EmbassyID]*embassy.Client
-	moved      map[string]string
-	down       []string
-}
-
-// run recovers. It returns an answer whenever some register was worked on.
+// run recovers. It returns an answer whenever some register was worked on. What is wrong with one register does not
+// keep another from being restored: whoever held home last may have left anything at the embassies.
 func (f *recoverFlags) run(c *cobra.Command, u *ui) (*recoverJSON, error) {
 	moved, err := parseAddresses(f.addresses)
 	if err != nil {
@@ -156,7 +143,7 @@ func (f *recoverFlags) run(c *cobra.Command, u *ui) (*recoverJSON, error) {
 	if err := o.newestCharter(c.Context()); err != nil {
 		return nil, err
 	}
-	records, err := o.registers(c.Context())
+	found, err := o.registers(c.Context())
 	if err != nil {
 		return nil, err
 	}
@@ -168,41 +155,67 @@ func (f *recoverFlags) run(c *cobra.Command, u *ui) (*recoverJSON, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(work)
-	a := &recoverJSON{State: o.charter.State.Name, Custodians: o.custodians, Charter: o.charter.Number, Registers: []restoreJSON{}, Down: o.down}
-	var worst error
-	found := map[string]bool{}
-	for _, rec := range records {
-		s, err := home.OpenSecrets(rec, o.opening, o.charter.Custody.Generation)
-		if err != nil {
-			return a, err
-		}
-		if len(f.registers) > 0 && !slices.Contains(f.registers, s.Name) {
+	a := &recoverJSON{
+		State: o.charter.State.Name, Custodians: o.custodians, Charter: o.charter.Number,
+		Registers: []restoreJSON{}, Down: o.down, Problems: o.problems,
+	}
+	var worst []error
+	names := map[string]bool{}
+	for _, r := range found {
+		if len(f.registers) > 0 && !slices.Contains(f.registers, r.secrets.Name) {
 			continue
 		}
-		found[s.Name] = true
-		if err := f.register(c, u, o, rec, s, filepath.Join(work, s.Name), a); err != nil {
-			if !errors.Is(err, errPartial) {
-				return a, fmt.Errorf("register %s: %w", s.Name, err)
+		names[r.secrets.Name] = true
+		err := f.register(c, u, o, r, work, a)
+		for err != nil && len(r.older) > 0 && !errors.Is(err, errPartial) && c.Context().Err() == nil {
+			a.Problems = append(a.Problems, fmt.Sprintf("record %d of register %s: %v", r.record.Sequence, r.record.ID, err))
+			r = r.older[0]
+			err = f.register(c, u, o, r, work, a)
+		}
+		if err != nil {
+			if c.Context().Err() != nil {
+				return a, err
 			}
-			worst = err
+			worst = append(worst, fmt.Errorf("register %s: %w", r.secrets.Name, err))
 		}
 	}
 	for _, want := range f.registers {
-		if !found[want] {
-			return a, fmt.Errorf("%w: %q", home.ErrNoRegister, want)
+		if !names[want] {
+			worst = append(worst, fmt.Errorf("%w: %q", home.ErrNoRegister, want))
 		}
 	}
-	return a, worst
+	return a, a.verdict(worst)
 }
 
-// register restores one register's newest snapshot.
-func (f *recoverFlags) register(c *cobra.Command, u *ui, o *opened, rec *charter.Register, s *charter.RegisterSecrets, dir string, a *recoverJSON) error {
-	defer clear(s.Seed[:])
-	key, err := seal.NewPrivateKey(s.Seed)
+// verdict is what a recovery ends with.
+func (a *recoverJSON) verdict(worst []error) error {
+	grave := slices.DeleteFunc(slices.Clone(worst), func(err error) bool { return errors.Is(err, errPartial) })
+	switch {
+	case len(grave) > 0:
+		return errors.Join(grave...)
+	case len(a.Registers)+len(a.Empty) == 0:
+		return &failure{
+			err: fmt.Errorf("%w: no register could be opened", archive.ErrDamaged), code: exitDamaged,
+			hint: "ask the embassies that did not answer; where one has moved: --embassy NAME=URL",
+		}
+	case len(worst) > 0 || len(a.Problems) > 0:
+		return &failure{err: errPartial, code: exitPartial}
+	}
+	return nil
+}
+
+// register restores one register's newest snapshot that opens, or the one asked for.
+func (f *recoverFlags) register(c *cobra.Command, u *ui, o *opened, found foundRegister, work string, a *recoverJSON) error {
+	dir, err := os.MkdirTemp(work, "")
 	if err != nil {
 		return err
 	}
-	reg, err := archiveRegister(o.charter, rec, s, dir, o.client)
+	key, err := seal.NewPrivateKey(found.secrets.Seed)
+	if err != nil {
+		return err
+	}
+	name := found.secrets.Name
+	reg, err := archiveRegister(o.charter, found.record, found.secrets, dir, o.client)
 	if err != nil {
 		return err
 	}
@@ -211,275 +224,36 @@ func (f *recoverFlags) register(c *cobra.Command, u *ui, o *opened, rec *charter
 		return err
 	}
 	defer r.Close()
-	head, err := r.Find("latest")
-	if errors.Is(err, archive.ErrNoSnapshot) {
-		a.Empty = append(a.Empty, s.Name)
+	head, skipped, err := r.Newest(f.snapshot(name))
+	for _, why := range skipped {
+		a.Problems = append(a.Problems, name+": "+why)
+	}
+	if errors.Is(err, archive.ErrNoSnapshot) && f.snapshot(name) == "" {
+		a.Empty = append(a.Empty, name)
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	rep, err := f.restore(c, u, r, head, s.Name, filepath.Join(f.to, s.Name), nil)
-	if rep != nil {
+	to := filepath.Join(f.to, name)
+	if slices.ContainsFunc(a.Registers, func(x restoreJSON) bool { return x.To == to }) {
+		to += "-" + found.record.ID.String() // two registers of one name: an older one, or one that a thief added
+	}
+	rep, err := f.restore(c, u, r, head, name, to, nil)
+	if rep != nil && (err == nil || errors.Is(err, errPartial) || len(found.older) == 0) {
 		a.Registers = append(a.Registers, *rep)
 	}
 	return err
 }
 
-// open combines the shares. The seed lives in this function only.
-func (f *recoverFlags) open() (*opened, error) {
-	lockShares()
-	ch, err := f.newestCharter()
-	if err != nil {
-		return nil, err
-	}
-	commitments, err := home.Commitments(ch)
-	if err != nil {
-		return nil, err
-	}
-	var shares []custody.Share
-	if len(f.shares) > 0 {
-		shares, err = f.releasedShares(ch)
-	} else {
-		shares, err = f.kitShares(ch)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer clear(shares)
-	seed, err := custody.Combine(shares, commitments)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(seed[:])
-	opening, err := seal.NewPrivateKey(custody.DeriveOpeningSeed(seed))
-	if err != nil {
-		return nil, err
-	}
-	o := &opened{charter: ch, opening: opening, access: custody.DeriveAccessKey(seed), clients: map[charter.EmbassyID]*embassy.Client{}}
-	for _, s := range shares {
-		o.custodians = append(o.custodians, s.Holder)
-	}
-	return o, nil
-}
-
-// newestCharter reads every kit named, and returns the newest charter in them. They must be of one state.
-func (f *recoverFlags) newestCharter() (*charter.Charter, error) {
-	var newest *charter.Charter
-	for _, folder := range f.kits {
-		_, c, err := readKit(folder)
-		if err != nil {
-			return nil, err
-		}
-		if newest != nil && c.State.ID != newest.State.ID {
-			return nil, fmt.Errorf("%s: %w: it is of %s, the others are of %s", folder, custody.ErrForeign, c.State.Name, newest.State.Name)
-		}
-		if newest == nil || c.Number > newest.Number {
-			newest = c
+// snapshot is the snapshot asked for of a register; empty is the newest.
+func (f *recoverFlags) snapshot(register string) string {
+	for _, x := range f.snapshots {
+		if name, snapshot := splitName(x); name == register {
+			return snapshot
 		}
 	}
-	return newest, nil
-}
-
-// kitShares opens the share of each kit with whichever identity fits it.
-func (f *recoverFlags) kitShares(ch *charter.Charter) ([]custody.Share, error) {
-	var shares []custody.Share
-	for _, folder := range f.kits {
-		k, _, err := readKit(folder)
-		if err != nil {
-			return nil, err
-		}
-		var share custody.Share
-		err = custody.ErrNotForMe
-		for _, id := range f.identities {
-			if share, err = openShare(k, ch, id); !errors.Is(err, custody.ErrNotForMe) {
-				break
-			}
-		}
-		if errors.Is(err, custody.ErrNotForMe) {
-			return nil, &failure{
-				err: fmt.Errorf("%s: no identity given opens the share of %s", folder, k.Custodian), code: exitRefused,
-				hint: "add the private key file of " + k.Custodian + ": --identity KEY",
-			}
-		}
-		if err != nil {
-			return nil, err
-		}
-		shares = append(shares, share)
-	}
-	return shares, nil
-}
-
-// releasedShares opens the shares that custodians released to this machine.
-func (f *recoverFlags) releasedShares(ch *charter.Charter) ([]custody.Share, error) {
-	if f.request == "" || f.key == "" {
-		return nil, &failure{err: errors.New("released shares need the request and its key"), code: exitUsage, hint: "--request request.txt --key node.key"}
-	}
-	text, err := os.ReadFile(f.request)
-	if err != nil {
-		return nil, err
-	}
-	req, err := custody.ParseRequest(text)
-	if err != nil {
-		return nil, err
-	}
-	if req.State != ch.State.ID {
-		return nil, fmt.Errorf("%s: %w", f.request, custody.ErrForeign)
-	}
-	key, err := os.ReadFile(f.key)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(key)
-	var shares []custody.Share
-	for _, path := range f.shares {
-		file, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		rel, err := custody.OpenRelease(key, file, req, time.Now())
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		shares = append(shares, rel.Share)
-	}
-	return shares, nil
-}
-
-func (o *opened) close() {
-	for _, c := range o.clients {
-		c.Close()
-	}
-	clear(o.access)
-}
-
-func (o *opened) client(e charter.Embassy) *embassy.Client {
-	if url, ok := o.moved[e.Name]; ok {
-		e.URLs = []string{url}
-	}
-	if o.clients[e.ID] == nil {
-		o.clients[e.ID] = dial(e, o.charter.State.ID, o.access)
-	}
-	return o.clients[e.ID]
-}
-
-// newestCharter follows the charters that embassies hold, each signed by the one before, from the kit's to the newest.
-func (o *opened) newestCharter(ctx context.Context) error {
-	for {
-		next, err := o.nextCharter(ctx)
-		if err != nil {
-			return err
-		}
-		if next == nil {
-			return nil
-		}
-		o.charter = next
-	}
-}
-
-// nextCharter returns the charter that follows the present one, if any embassy holds it.
-func (o *opened) nextCharter(ctx context.Context) (*charter.Charter, error) {
-	var why error
-	answered := 0
-	o.down = nil
-	for _, e := range o.charter.Embassies {
-		rec, err := o.client(e).GetRecord(ctx, charterSlot(o.charter.Number+1))
-		if errors.Is(err, embassy.ErrNotFound) {
-			answered++
-			continue
-		}
-		if err != nil {
-			o.down = append(o.down, e.Name)
-			why = errors.Join(why, fmt.Errorf("%s: %w", e.Name, err))
-			continue
-		}
-		answered++
-		c, sig, err := parseCharterRecord(rec)
-		if err == nil {
-			err = charter.CheckSuccession(o.charter, c, sig)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s gave a charter that does not follow charter %d: %w", e.Name, o.charter.Number, err)
-		}
-		return c, nil
-	}
-	if answered == 0 {
-		if len(o.charter.Embassies) == 0 {
-			return nil, &failure{err: errors.New("the kits know of no embassy: they are from before the first was accredited"), code: exitTooFew, hint: "take kits that were renewed later, or name where one is: ask the host states"}
-		}
-		return nil, fmt.Errorf("%w: none of %s answers: %w", archive.ErrTooFew, plural(len(o.charter.Embassies), "embassy"), why)
-	}
-	return nil, nil
-}
-
-// registers collects the newest record of every register that any embassy knows.
-func (o *opened) registers(ctx context.Context) ([]*charter.Register, error) {
-	newest := map[charter.RegisterID]*charter.Register{}
-	for _, e := range o.charter.Embassies {
-		if slices.Contains(o.down, e.Name) {
-			continue
-		}
-		x := o.client(e)
-		ids, err := x.ListRegisters(ctx, ledger.Register)
-		if err != nil {
-			o.down = append(o.down, e.Name)
-			continue
-		}
-		for _, id := range ids {
-			rec, err := o.record(ctx, x, id)
-			if err != nil {
-				return nil, fmt.Errorf("%s: register %x: %w", e.Name, id, err)
-			}
-			if old := newest[rec.ID]; old == nil || rec.Sequence > old.Sequence {
-				newest[rec.ID] = rec
-			}
-		}
-	}
-	var out []*charter.Register
-	for _, r := range newest {
-		out = append(out, r)
-	}
-	slices.SortFunc(out, func(a, b *charter.Register) int { return slices.Compare(a.ID[:], b.ID[:]) })
-	return out, nil
-}
-
-// record reads and checks the newest record of a register at one embassy.
-func (o *opened) record(ctx context.Context, x *embassy.Client, id [16]byte) (*charter.Register, error) {
-	list, err := x.ListRecords(ctx, ledger.Register, id, 0)
-	if err != nil {
-		return nil, err
-	}
-	if len(list) == 0 {
-		return nil, embassy.ErrForged
-	}
-	raw, err := x.GetRecord(ctx, list[len(list)-1].Slot)
-	if err != nil {
-		return nil, err
-	}
-	rec, err := charter.ParseRegister(raw)
-	if err != nil {
-		return nil, err
-	}
-	if err := rec.Verify(); err != nil {
-		return nil, err
-	}
-	if _, ok := o.charter.AgentByKey(rec.Agent[:]); !ok || rec.ID != charter.RegisterID(id) || rec.State != o.charter.State.ID {
-		return nil, charter.ErrRegisterSignature
-	}
-	return rec, nil
-}
-
-func (a *recoverJSON) print(w io.Writer) {
-	fmt.Fprintf(w, "%s: opened by %s; charter %d.\n", a.State, strings.Join(a.Custodians, ", "), a.Charter)
-	for i := range a.Registers {
-		a.Registers[i].print(w)
-	}
-	for _, n := range a.Empty {
-		fmt.Fprintf(w, "Register %s has no snapshot.\n", n)
-	}
-	for _, n := range a.Down {
-		fmt.Fprintf(w, "%s did not answer.\n", n)
-	}
+	return ""
 }
 
 // parseAddresses reads NAME=URL.
@@ -496,4 +270,20 @@ func parseAddresses(list []string) (map[string]string, error) {
 		out[name] = url
 	}
 	return out, nil
+}
+
+func (a *recoverJSON) print(w io.Writer) {
+	fmt.Fprintf(w, "%s: opened by %s; charter %d.\n", a.State, strings.Join(a.Custodians, ", "), a.Charter)
+	for i := range a.Registers {
+		a.Registers[i].print(w)
+	}
+	for _, n := range a.Empty {
+		fmt.Fprintf(w, "Register %s has no snapshot.\n", n)
+	}
+	for _, p := range a.Problems {
+		fmt.Fprintf(w, "Found at embassies: %s.\n", printable(p))
+	}
+	for _, n := range a.Down {
+		fmt.Fprintf(w, "%s did not answer.\n", n)
+	}
 }

@@ -126,24 +126,30 @@ func (c *connection) members(names []string, need int) ([]charter.EmbassyID, err
 
 // announce stores a register's record at every member and takes the receipts. All must answer: a register starts whole.
 func (c *connection) announce(ctx context.Context, r *home.Register) error {
-	raw, err := r.Record.Marshal()
-	if err != nil {
-		return err
-	}
-	slot := ledger.Slot{Kind: ledger.Register, Register: r.Record.ID, Sequence: r.Record.Sequence}
 	for _, id := range r.Record.Members {
 		e, _ := c.home.Charter.EmbassyByID(id)
 		if err := c.tellCharter(ctx, e); err != nil {
 			return err
 		}
-		if err := c.client(e).PutRecord(ctx, slot, raw); err != nil {
-			return err
-		}
-		if _, err := c.client(e).Receipts(ctx, nil, []ledger.Slot{slot}); err != nil {
+		if err := c.announceTo(ctx, e, r); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// announceTo stores a register's record at one member, where it is not yet, and takes the receipt.
+func (c *connection) announceTo(ctx context.Context, e charter.Embassy, r *home.Register) error {
+	raw, err := r.Record.Marshal()
+	if err != nil {
+		return err
+	}
+	slot := ledger.Slot{Kind: ledger.Register, Register: r.Record.ID, Sequence: r.Record.Sequence}
+	if err := c.client(e).PutRecord(ctx, slot, raw); err != nil {
+		return err
+	}
+	_, err = c.client(e).Receipts(ctx, nil, []ledger.Slot{slot})
+	return err
 }
 
 type registerJSON struct {

@@ -107,6 +107,17 @@ func cmdObjects(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(strings.Join(worldOf(ts).objects(ts, args[0]), "\n")), 0o644))
 }
 
+func cmdCount(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 3, 3, "count VARIABLE EMBASSY FILE")
+	known, n := ts.ReadFile(args[2]), 0
+	for _, path := range worldOf(ts).objects(ts, args[1]) {
+		if !strings.Contains(known, path) {
+			n++
+		}
+	}
+	ts.Setenv(args[0], fmt.Sprint(n))
+}
+
 func cmdHarm(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 2, 4, "harm flip|truncate|delete|swap EMBASSY [FILE [SIZE]]")
 	known, least := "", int64(0)
@@ -190,24 +201,45 @@ func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 	text := ts.ReadFile(args[0])
 	got, err := field(text, args[1])
 	ts.Check(err)
-	var ok bool
-	switch op := args[2]; op {
-	case "=":
-		ok = got == args[3]
-	case "!=":
-		ok = got != args[3]
-	case "~":
-		ok, err = regexp.MatchString(args[3], got)
-		ts.Check(err)
-	default:
-		a, aerr := strconv.ParseFloat(got, 64)
-		b, berr := strconv.ParseFloat(args[3], 64)
-		compare := map[string]bool{"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}
-		yes, known := compare[op]
-		ok = yes && known && aerr == nil && berr == nil
-	}
-	if !ok {
+	if !holds(ts, got, args[2], args[3]) {
 		ts.Fatalf("%s is %s, want %s %s in %s", args[1], got, args[2], args[3], text)
+	}
+}
+
+// holds compares texts, or numbers by their size.
+func holds(ts *testscript.TestScript, got, op, wanted string) bool {
+	switch op {
+	case "=":
+		return got == wanted
+	case "!=":
+		return got != wanted
+	case "~":
+		ok, err := regexp.MatchString(wanted, got)
+		ts.Check(err)
+		return ok
+	}
+	a, err := strconv.ParseFloat(got, 64)
+	ts.Check(err)
+	b, err := strconv.ParseFloat(wanted, 64)
+	ts.Check(err)
+	switch op {
+	case "<":
+		return a < b
+	case "<=":
+		return a <= b
+	case ">":
+		return a > b
+	case ">=":
+		return a >= b
+	}
+	ts.Fatalf("no comparison is called %s", op)
+	return false
+}
+
+func cmdIs(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 3, 3, "is A OP B")
+	if !holds(ts, args[0], args[1], args[2]) {
+		ts.Fatalf("%s is not %s %s", args[0], args[1], args[2])
 	}
 }
 

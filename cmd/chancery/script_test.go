@@ -36,6 +36,8 @@ import (
 //	flip FILE OFFSET                      change one byte; a negative offset counts from the end
 //	edit FILE OLD NEW                     replace text in a file
 //	objects EMBASSY FILE                  list the objects on its disk
+//	count VARIABLE EMBASSY FILE           how many objects on its disk are not in the list FILE
+//	is A OP B                             compare two values, as json does
 //	harm HOW EMBASSY [FILE [SIZE]]        flip, truncate, delete or swap objects on its disk: all, or those that are not
 //	                                      in the list FILE, of at least SIZE bytes; $HARMED is the last one's name
 //	touchlike FROM TO                     give a folder the times of another
@@ -60,7 +62,7 @@ func TestScripts(t *testing.T) {
 			"ends": cmdEnds, "exit": cmdExit, "link": cmdLink, "json": cmdJSON, "jsonenv": cmdJSONEnv, "fileenv": cmdFileEnv,
 			"same": cmdSame, "oddtree": cmdOddTree, "random": cmdRandom, "churn": cmdChurn, "flip": cmdFlip, "edit": cmdEdit,
 			"objects": cmdObjects, "harm": cmdHarm, "smalldisk": cmdSmallDisk, "forge": cmdForge,
-			"typed": cmdTyped, "ended": cmdEnded, "touchlike": cmdTouchLike, "fill": cmdFill,
+			"typed": cmdTyped, "ended": cmdEnded, "touchlike": cmdTouchLike, "fill": cmdFill, "count": cmdCount, "is": cmdIs,
 		},
 	})
 }

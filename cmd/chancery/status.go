@@ -33,6 +33,8 @@ type registerStatusJSON struct {
 	Sites      []siteJSON `json:"embassies"`
 	Protected  string     `json:"protected"` // "yes", "thin", "no"
 	Why        string     `json:"why,omitempty"`
+
+	unknown bool // too few embassies answer to say more
 }
 
 type siteJSON struct {
@@ -64,7 +66,7 @@ func statusCommand(u *ui) *cobra.Command {
 			return err
 		}
 		for _, r := range s.Registers {
-			if r.Protected == "no" && r.Snapshots > 0 {
+			if r.unknown || r.Protected == "no" && r.Snapshots > 0 {
 				return &failure{err: errPartial, code: exitTooFew}
 			}
 		}
@@ -86,6 +88,9 @@ func (c *connection) status(ctx context.Context) (*statusJSON, error) {
 	all.Wait()
 	for _, e := range s.Embassies {
 		s.Well = s.Well && *e.Up && e.Charter == s.State.Charter
+	}
+	if err := c.watch(ctx); err != nil {
+		return nil, err
 	}
 	names, err := c.home.Registers()
 	if err != nil {
@@ -128,9 +133,10 @@ func (c *connection) registerStatus(ctx context.Context, name string) (*register
 		a.Sites = append(a.Sites, siteJSON{x.Embassy, x.Up, x.Why, x.Missing, x.Lag})
 		whole = whole && x.Up && x.Missing == 0 && x.Lag == 0
 	}
+	whole = whole && (err != nil || len(c.recordFault(ctx, r)) == 0)
 	switch {
 	case err != nil:
-		a.Protected, a.Why = "no", "too few embassies answer"
+		a.Protected, a.Why, a.unknown = "no", "too few embassies answer", true
 	case st.Snapshots == 0:
 		a.Protected, a.Why = "no", "no snapshot yet"
 	case st.Spare < 0:
@@ -164,6 +170,9 @@ func (s *statusJSON) print(w io.Writer) {
 	rows = nil
 	for _, r := range s.Registers {
 		newest := "none"
+		if r.unknown {
+			newest = "unknown"
+		}
 		if r.Newest != nil {
 			newest = r.Newest.Snapshot + ", " + age(time.Duration(r.AgeSeconds*float64(time.Second))) + " old"
 		}

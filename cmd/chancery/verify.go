@@ -48,7 +48,11 @@ func verifyCommand(u *ui) *cobra.Command {
 					return nil, err
 				}
 			}
-			return archive.Verify(ctx, reg, conn.agent(), o, p)
+			rep, err := archive.Verify(ctx, reg, conn.agent(), o, p)
+			if rep != nil {
+				rep.Faults = append(rep.Faults, conn.recordFault(ctx, r)...)
+			}
+			return rep, err
 		})
 	}
 	return c
@@ -87,6 +91,7 @@ func repairCommand(u *ui) *cobra.Command {
 			for _, id := range r.Record.Members {
 				if e, ok := conn.home.Charter.EmbassyByID(id); ok {
 					_ = conn.tellCharter(ctx, e) // one that does not answer is reported by the repair itself
+					_ = conn.announceTo(ctx, e, r)
 				}
 			}
 			return archive.Repair(ctx, reg, conn.agent(), p)
@@ -104,6 +109,9 @@ func overRegisters(c *cobra.Command, u *ui, dir string, args []string, what stri
 		return err
 	}
 	defer conn.close()
+	if err := conn.watch(c.Context()); err != nil {
+		return err
+	}
 	names, err := conn.registers(args)
 	if err != nil {
 		return err

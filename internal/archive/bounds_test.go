@@ -25,7 +25,7 @@ func TestTheHeapDoesNotGrowWithARun(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer k.close()
-	const packs, each = 400, 1000
+	const packs, each = 150, 1000
 	id := func(n int) (id chunk.ID) {
 		binary.BigEndian.PutUint64(id[:], uint64(n)*0x9e3779b97f4a7c15)
 		return id
@@ -59,5 +59,23 @@ func TestTheHeapDoesNotGrowWithARun(t *testing.T) {
 	k.packs++ // as if one had been lost: the control
 	if err := k.whole(func(snapshot.IndexedPack) error { return nil }); err == nil {
 		t.Error("a journal with too few packs was taken")
+	}
+}
+
+func TestOnlyReadsThatFailInARowPutASiteDown(t *testing.T) {
+	t.Parallel()
+	s := &site{}
+	for range 10 * maxStrikes {
+		s.strike(errSize)
+		s.answered()
+	}
+	if !s.up() {
+		t.Error("it answered in between")
+	}
+	for range maxStrikes {
+		s.strike(errSize)
+	}
+	if s.up() {
+		t.Error("it did not answer any more")
 	}
 }

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"chancery.dev/chancery/internal/snapshot"
@@ -65,9 +66,14 @@ func Stand(ctx context.Context, reg *Register, agent *Agent, now time.Time) (*St
 	sites := reg.sites()
 	st := &Standing{}
 	r, err := openRun(ctx, reg, agent, sites, false)
-	if err == nil {
+	switch {
+	case err == nil:
 		defer r.close()
 		err = r.stand(ctx, st, now)
+	case errors.Is(err, ErrTooFew): // what is known here is better than nothing
+		if h, herr := openHistory(reg, agent.Trusted); herr == nil {
+			err = errors.Join(err, st.newest(h, now))
+		}
 	}
 	for i, s := range sites {
 		if i == len(st.Sites) {
@@ -81,14 +87,22 @@ func Stand(ctx context.Context, reg *Register, agent *Agent, now time.Time) (*St
 	return st, err
 }
 
+// newest fills in what the history says.
+func (st *Standing) newest(h *history, now time.Time) error {
+	if st.Snapshots = h.last; h.last == 0 {
+		return nil
+	}
+	head, err := h.head(h.last)
+	if err != nil {
+		return err
+	}
+	st.Newest, st.Age = head, now.Sub(time.Unix(0, head.Time))
+	return nil
+}
+
 func (r *run) stand(ctx context.Context, st *Standing, now time.Time) error {
-	st.Snapshots = r.history.last
-	if st.Snapshots > 0 {
-		head, err := r.history.head(st.Snapshots)
-		if err != nil {
-			return err
-		}
-		st.Newest, st.Age = head, now.Sub(time.Unix(0, head.Time))
+	if err := st.newest(r.history, now); err != nil {
+		return err
 	}
 	for i, s := range r.sites {
 		st.Sites = append(st.Sites, SiteStanding{Embassy: s.Name, Lag: r.history.last - r.history.lag[i]})

@@ -22,6 +22,7 @@ type Fault struct {
 	What    string `json:"what"`   // "missing", "wrong bytes", or why it could not be read
 }
 
+// String says it in one line.
 func (f Fault) String() string { return fmt.Sprintf("%s: object %s: %s", f.Embassy, f.Object, f.What) }
 
 // faults collects what embassies did wrong, each thing once.

@@ -33,7 +33,6 @@ type largeFile struct {
 	before filetree.Stat
 	spans  []span
 	left   countdown
-	err    failure
 }
 
 // span is a run of a file that one reader reads.

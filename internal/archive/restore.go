@@ -53,6 +53,31 @@ func (r *Reader) Down() []Down { return downs(r.run.sites) }
 // Find returns the head of a snapshot by its number, or the newest for "latest" or nothing.
 func (r *Reader) Find(name string) (*snapshot.Head, error) { return r.run.history.find(name) }
 
+// Newest returns the newest snapshot whose payload opens, and says which it passed over: whoever held home last could
+// sign heads that hold nothing. With a name it is Find.
+func (r *Reader) Newest(name string) (*snapshot.Head, []string, error) {
+	head, err := r.Find(name)
+	if err != nil || name != "" && name != "latest" {
+		return head, nil, err
+	}
+	var skipped []string
+	for {
+		_, err := r.Payload(head)
+		if err == nil {
+			return head, skipped, nil
+		}
+		if head.Sequence == 1 {
+			return nil, skipped, err
+		}
+		if len(skipped) < maxProblems {
+			skipped = append(skipped, fmt.Sprintf("snapshot %d does not open and is passed over", head.Sequence))
+		}
+		if head, err = r.run.history.head(head.Sequence - 1); err != nil {
+			return nil, skipped, err
+		}
+	}
+}
+
 func (h *history) find(name string) (*snapshot.Head, error) {
 	if h.last == 0 {
 		return nil, fmt.Errorf("%w: the register has none yet", ErrNoSnapshot)

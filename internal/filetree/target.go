@@ -23,8 +23,8 @@ type TargetOptions struct {
 
 // Warning is one thing that a restored entry lacks.
 type Warning struct {
-	Path string // below the target, with "/" between names; "." is the target itself
-	What string
+	Path string `json:"path"` // below the target, with "/" between names; "." is the target itself
+	What string `json:"what"`
 }
 
 // Meta is what an entry gets when its content is complete. Access times are not kept.
