@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -72,10 +71,14 @@ type ground struct {
 	cases atomic.Int64
 }
 
-// newGround makes a state with some embassies, and checks that a register of theirs can be restored.
+// newGround makes a state with some embassies.
 func newGround(t *testing.T, dir string, names ...string) *ground {
 	t.Helper()
-	return &ground{state: found(t, dir, "reader", nil, names...)}
+	g := &ground{state: found(t, dir, "reader", nil, names...)}
+	if err := os.Mkdir(g.in("restored"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return g
 }
 
 // acked is a snapshot that a backup has acknowledged with exit 0, and a copy of what was in it.
@@ -247,5 +250,3 @@ func overGrounds(t *testing.T, grounds []*ground, all []strike, work func(*groun
 	wait.Wait()
 	t.Logf("%d strikes in %v", len(all), time.Since(began).Round(time.Second))
 }
-
-var _ = syscall.SIGKILL

@@ -24,8 +24,9 @@ import (
 type thief struct {
 	*stolen
 	files map[string][]byte
-	index []snapshot.PackRef
 	packs []snapshot.IndexedPack
+
+	first, context []byte // the first pack as it was sealed, without its session, and its meaning
 }
 
 // loot is what a thief could open.
@@ -46,7 +47,9 @@ func newThief(t *testing.T, folder string, hosts []*host) *thief {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x.index, x.packs = x.stolen.packs(t)
+	_, x.packs = x.stolen.packs(t)
+	ref := &x.packs[0].Ref
+	x.first, x.context = x.sealed(ref)[pack.WrappedSize:], x.meta(ref).Context()
 	return x
 }
 
@@ -89,8 +92,7 @@ func (x *thief) try(t *testing.T) (l loot) {
 // key tries 32 bytes as the key of packs and heads, and as the seed of the register's or the opening key.
 func (l *loot) key(t *testing.T, x *thief, candidate [32]byte, seed bool) {
 	key := seal.Key(candidate)
-	ref := &x.packs[0].Ref
-	if _, err := seal.Open(nil, &key, x.meta(ref).Context(), x.sealed(ref)[pack.WrappedSize:]); err == nil {
+	if _, err := seal.Open(nil, &key, x.context, x.first); err == nil {
 		l.packs++
 	}
 	if !seed {
@@ -140,7 +142,7 @@ func TestHomeTheftOpensNothing(t *testing.T) {
 	}
 	secrets, _ := x.grant(t, s.reader())
 	for what, file := range map[string][]byte{"the seed": slices.Concat(noise(5, 77), secrets.Seed[:], noise(6, 77)), "the reader's file": readFile(t, s.reader())} {
-		x.files = map[string][]byte{"keys": file}
+		x.files = map[string][]byte{"home/keys/found": file}
 		if l := x.try(t); l.packs != packs || l.heads != heads {
 			t.Errorf("control: with %s only this opens: %+v", what, l)
 		}

@@ -196,7 +196,7 @@ func TestKeysMayDoWhatTheirRoleMay(t *testing.T) {
 	x := steal(t, s.home, "land", s.hosts)
 	url := s.hosts[0].url
 	here, nowhere := url+"/v1/states/"+x.record.State.String(), url+"/v1/states/00112233445566778899aabbccddeeff"
-	reads := []string{"/status", "/charter", "/objects", "/checkpoint", fmt.Sprintf("/records/head/%x/1", x.record.ID)}
+	reads := []string{"/status", "/charter", "/objects", "/checkpoint", fmt.Sprintf("/records/head/%s/1", x.record.ID)}
 
 	_, unknown, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -214,7 +214,7 @@ func TestKeysMayDoWhatTheirRoleMay(t *testing.T) {
 	}
 	recovery := rawClient(t, clientTLS(recoveryKey(t, s)))
 	agent := rawClient(t, clientTLS(x.key))
-	writes := []string{"/objects/" + fmt.Sprintf("%064d", 1), fmt.Sprintf("/records/head/%x/9", x.record.ID), "/charter"}
+	writes := []string{"/objects/" + fmt.Sprintf("%064d", 1), fmt.Sprintf("/records/head/%s/9", x.record.ID), "/charter"}
 	for _, path := range reads {
 		for who, c := range map[string]*http.Client{"the recovery key": recovery, "the agent": agent} {
 			if status, err := ask(c, "GET", here+path, nil); err != nil || status != 200 {

@@ -387,7 +387,7 @@ func (q *quickstart) end(w io.Writer, keep bool) {
 	if keep {
 		fmt.Fprintf(w, "  chancery status\n  chancery snapshot show land --identity keys/reader.key --files\n  chancery restore land --identity keys/reader.key --to out\n")
 	} else {
-		fmt.Fprintf(w, "  diff -r %s recovered/land\n  chancery custodian kit --kit kits/mari --identity keys/mari.key\n"+
+		fmt.Fprintf(w, "  diff -r --no-dereference %s recovered/land\n  chancery custodian kit --kit kits/mari --identity keys/mari.key\n"+
 			"  chancery recover --to again --kit kits/mari --identity keys/mari.key --kit kits/jaan --identity keys/jaan.key --kit kits/eva --identity keys/eva.key\n", q.path)
 	}
 	fmt.Fprintf(w, "\nTo stop its servers: %s/stop. To remove it afterwards: rm -r %s\n", q.dir, q.dir)

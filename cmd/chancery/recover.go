@@ -66,8 +66,12 @@ func recoverCommand(u *ui) *cobra.Command {
 		if err := checkTarget(f.to); err != nil {
 			return err
 		}
+		_, missing := os.Stat(f.to)
 		start := time.Now()
 		a, err := f.run(c, u)
+		if err != nil && missing != nil {
+			_ = os.Remove(f.to) // it is only as it was when nothing is in it
+		}
 		if a == nil || err != nil && len(a.Registers) == 0 {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,9 +48,27 @@ func (w *world) end() {
 	for _, l := range w.links {
 		l.close()
 	}
+	for _, pid := range programsIn(w.dir) {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
 	for _, f := range w.endings {
 		f()
 	}
+}
+
+// programsIn are the processes whose program lies below a folder.
+func programsIn(dir string) (pids []int) {
+	list, _ := filepath.Glob("/proc/[0-9]*/exe") // the pattern is good
+	for _, exe := range list {
+		path, err := os.Readlink(exe)
+		if err != nil || !strings.HasPrefix(path, dir+"/") {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(exe))); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // process is a command beside the script.

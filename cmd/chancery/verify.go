@@ -25,7 +25,7 @@ func verifyCommand(u *ui) *cobra.Command {
 	var opts archive.VerifyOptions
 	var identity string
 	c := &cobra.Command{
-		Use: "verify [REGISTER...]", Short: "Check that the embassies hold what they should",
+		Use: "verify [REGISTER...]", Args: cobra.ArbitraryArgs, Short: "Check that the embassies hold what they should",
 		Long: "Asks every embassy for every object and head of the registers, and has it read them on its own disk. With --data\n" +
 			"every object is fetched and held against its name. Neither needs a key that opens; with a reader's --identity\n" +
 			"every pack is opened too, and every chunk held against its id. Exit 3 when something is missing that chancery repair\n" +
@@ -75,7 +75,7 @@ func grantedKey(r *home.Register, identity string) (*seal.PrivateKey, error) {
 
 func repairCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
-		Use: "repair [REGISTER...]", Short: "Make what an embassy lacks out of what others hold",
+		Use: "repair [REGISTER...]", Args: cobra.ArbitraryArgs, Short: "Make what an embassy lacks out of what others hold",
 		Long: "Finds objects that an embassy lacks or holds damaged, makes them again out of others, with no key that opens,\n" +
 			"and takes new receipts. Embassies are also given the charters and heads they lack. What is listed was wrong before;\n" +
 			"the exit code says how things stand now: 0 whole, 3 not yet, 6 lost.",
@@ -159,6 +159,9 @@ func (a verifyJSON) print(w io.Writer) {
 	}
 	if a.Repaired > 0 {
 		fmt.Fprintf(w, ", %s repaired", plural(a.Repaired, "object"))
+	}
+	if a.Replaced > 0 {
+		fmt.Fprintf(w, ", %s lost and stored again since", plural(a.Replaced, "pack"))
 	}
 	switch {
 	case a.Lost > 0:

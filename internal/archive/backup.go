@@ -247,9 +247,13 @@ func newBackup(ctx context.Context, r *run, w *writer, src Source, progress *Pro
 		root.Close()
 		return nil, err
 	}
+	before := &seen{} // with packs lost, everything is read again
+	if len(w.known.lost) == 0 {
+		before = openSeen(path, r.history.holds)
+	}
 	b := &backup{
 		run: r, w: w, src: src, progress: progress, root: root, rootStat: st, started: time.Now(),
-		seen: openSeen(path, r.history.holds), seenNext: next, key: r.reg.seenKey(),
+		seen: before, seenNext: next, key: r.reg.seenKey(),
 		jobs: make(chan job, 64), presses: make(chan *press, readers()+3), outcome: make(chan snapshot.Entry, 1),
 	}
 	b.ctx, b.failure.stop = context.WithCancelCause(ctx)

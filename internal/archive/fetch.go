@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,7 +24,17 @@ type Fault struct {
 }
 
 // String says it in one line.
-func (f Fault) String() string { return fmt.Sprintf("%s: object %s: %s", f.Embassy, f.Object, f.What) }
+// String says who, what and why in one line.
+func (f Fault) String() string {
+	object := f.Object
+	if !strings.Contains(object, " ") {
+		object = "object " + object
+	}
+	if f.Embassy == "" {
+		return object + ": " + f.What
+	}
+	return f.Embassy + ": " + object + ": " + f.What
+}
 
 // faults collects what embassies did wrong, each thing once.
 type faults struct {
@@ -46,6 +57,13 @@ func (f *faults) add(x Fault) {
 	}
 	f.seen[x] = true
 	f.list = append(f.list, x)
+}
+
+// drop forgets what is about some objects.
+func (f *faults) drop(objects map[string]bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.list = slices.DeleteFunc(f.list, func(x Fault) bool { return objects[x.Object] })
 }
 
 func (f *faults) all() []Fault {

@@ -32,6 +32,7 @@ import (
 type known struct {
 	reg       *Register
 	committed *index.Index // packs that heads name
+	lost      lostPacks    // those of them that cannot be brought back
 	pending   *index.Index // packs of the journal, but for the newest
 	path      string
 	file      *os.File
@@ -69,8 +70,13 @@ func openKnown(reg *Register, committed *index.Index) (*known, error) {
 	if err != nil {
 		return nil, err
 	}
+	lost, err := readLost(dir)
+	if err != nil {
+		pending.Close()
+		return nil, err
+	}
 	return &known{
-		reg: reg, partly: make([]bool, len(reg.Members)), committed: committed, pending: pending, path: filepath.Join(dir, "journal"),
+		lost: lost, reg: reg, partly: make([]bool, len(reg.Members)), committed: committed, pending: pending, path: filepath.Join(dir, "journal"),
 		fresh: map[chunk.ID]struct{}{}, absent: map[shard.Name]bool{},
 	}, nil
 }
@@ -90,9 +96,18 @@ func (k *known) close() {
 	k.pending.Close()
 }
 
+// kept reports whether a head's packs hold the chunk, in one that is not lost.
+func (k *known) kept(id chunk.ID) bool {
+	if len(k.lost) == 0 {
+		return k.committed.Has(id)
+	}
+	loc, ok := k.committed.Lookup(id)
+	return ok && !k.lost[loc.Ref.ID]
+}
+
 // claim reports whether the caller is the first to bring this chunk, and must store it.
 func (k *known) claim(id chunk.ID) bool {
-	if k.committed.Has(id) {
+	if k.kept(id) {
 		return false
 	}
 	k.mu.Lock()
@@ -106,7 +121,7 @@ func (k *known) claim(id chunk.ID) bool {
 
 // has reports whether a chunk that an earlier run stored is still known.
 func (k *known) has(id chunk.ID) bool {
-	if k.committed.Has(id) {
+	if k.kept(id) {
 		return true
 	}
 	k.mu.Lock()

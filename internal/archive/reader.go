@@ -12,7 +12,7 @@ import (
 )
 
 // readers returns how many files are read, cut, hashed and compressed at once.
-func readers() int { return max(2, runtime.NumCPU()) }
+func readers() int { return max(2, runtime.GOMAXPROCS(0)) }
 
 // spanSize is what one reader takes of a large file at a time. Chunks end at its borders, so that several readers
 // can work on one file; what an insertion moves across a border costs a chunk or two.

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/sim"
+	"chancery.dev/chancery/internal/snapshot"
 )
 
 var errPulled = errors.New("the plug is pulled")
@@ -231,6 +233,15 @@ func TestGapsOfInterruptedRunsNeverAddUp(t *testing.T) {
 	rep := b.backup()
 	if len(rep.Head.Missing) > 2 {
 		t.Errorf("missing: %v", rep.Head.Missing)
+	}
+	r, err := b.reader()
+	check(t, err)
+	defer r.Close()
+	for i, e := range b.state.Embassies {
+		lacks := slices.ContainsFunc(r.Packs(), func(ref snapshot.PackRef) bool { return e.Object(ref.Shares[i]) == nil })
+		if lacks != slices.Contains(rep.Head.Missing, [16]byte(e.ID)) {
+			t.Errorf("%s lacks shares: %v; the head says %x", e.Name, lacks, rep.Head.Missing)
+		}
 	}
 	for _, e := range b.state.Embassies { // whoever is said to be whole is enough
 		for _, m := range rep.Head.Missing {

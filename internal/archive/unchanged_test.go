@@ -29,6 +29,9 @@ func small(g *sim.Grower) {
 	g.File("big/two", sim.Bytes(2, 300000))
 	g.File("big/text", sim.Text(3, 1500000))
 	g.Folder("empty")
+	for _, rel := range []string{"docs/d2/f07", "docs/d0/more", "docs/d3/f08", "big/text"} {
+		g.Do(func() error { return unix.Setxattr(g.Path(rel), "user.kept", []byte(rel), 0) })
+	}
 	g.Do(func() error { return os.Symlink("docs", g.Path("link")) })
 	g.Do(func() error { return os.Link(g.Path("docs/d1/f01"), g.Path("big/f01")) })
 }

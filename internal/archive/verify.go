@@ -30,7 +30,8 @@ type VerifyReport struct {
 	Bytes     int64   `json:"bytes_read"`
 	Thin      int     `json:"packs_thin"`
 	Lost      int     `json:"packs_lost"`
-	Hidden    int     `json:"packs_hidden"` // fewer than k embassies show a share, and the others do not answer
+	Replaced  int     `json:"packs_replaced"` // lost, and stored again since
+	Hidden    int     `json:"packs_hidden"`   // fewer than k embassies show a share, and the others do not answer
 	Chunks    int     `json:"chunks_opened"`
 	Repaired  int     `json:"objects_repaired"`
 	Faults    []Fault `json:"faults,omitempty"`
@@ -66,8 +67,10 @@ func examine(ctx context.Context, reg *Register, agent *Agent, progress *Progres
 		return nil, err
 	}
 	defer r.close()
-	v := &verifier{run: r, progress: progress, rep: &VerifyReport{Snapshots: r.history.last}}
-	err = work(r, v)
+	v := &verifier{run: r, progress: progress, rep: &VerifyReport{Snapshots: r.history.last}, lost: lostPacks{}}
+	if err = work(r, v); err == nil {
+		err = v.settleLost(ctx)
+	}
 	v.rep.Faults, v.rep.Down = r.faults.all(), downs(r.sites)
 	if err == nil && v.rep.Lost > 0 {
 		err = fmt.Errorf("%w: %d of %d packs", ErrDamaged, v.rep.Lost, v.rep.Packs)
@@ -78,6 +81,28 @@ func examine(ctx context.Context, reg *Register, agent *Agent, progress *Progres
 	return v.rep, err
 }
 
+// settleLost counts lost packs, but for those that a later backup replaced, and keeps the list for the next backup.
+func (v *verifier) settleLost(ctx context.Context) error {
+	replaced, err := v.run.replaced(ctx, v.lost)
+	if err != nil {
+		return err
+	}
+	names := map[string]bool{} // of objects that nothing needs: that they are gone is nobody's work any more
+	for _, ref := range v.lostRefs {
+		if !replaced[ref.ID] {
+			continue
+		}
+		delete(v.lost, ref.ID)
+		names[ref.ID.String()] = true
+		for _, n := range ref.Shares {
+			names[n.String()] = true
+		}
+	}
+	v.run.faults.drop(names)
+	v.rep.Replaced, v.rep.Lost = len(replaced), len(v.lost)
+	return writeLost(v.run.reg.Dir, v.lost)
+}
+
 // verifier goes through a register's packs in batches.
 type verifier struct {
 	run      *run
@@ -85,6 +110,8 @@ type verifier struct {
 	progress *Progress
 	mu       sync.Mutex
 	rep      *VerifyReport
+	lost     lostPacks
+	lostRefs []snapshot.PackRef
 }
 
 // verifyBatch is how many packs are looked at together.
@@ -209,7 +236,8 @@ func (v *verifier) count(ref *snapshot.PackRef, good int, opens bool) {
 	silent := len(v.run.sites) - len(up(v.run.sites))
 	switch {
 	case !opens || good+silent < int(ref.K):
-		v.rep.Lost++
+		v.lost[ref.ID] = true
+		v.lostRefs = append(v.lostRefs, *ref)
 	case good < int(ref.K):
 		v.rep.Hidden++
 	case good < int(ref.N):

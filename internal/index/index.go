@@ -280,6 +280,27 @@ func (ix *Index) acquire() []*segment {
 	return segments
 }
 
+// IDs yields every chunk's id, as the index was when the loop began; one that was added twice may come twice. Damage
+// ends the loop early, and Err tells of it: ask it afterwards.
+func (ix *Index) IDs() iter.Seq[chunk.ID] {
+	return func(yield func(chunk.ID) bool) {
+		segments := ix.acquire()
+		defer func() { _ = releaseAll(segments) }() // unmapping what was mapped does not fail
+		for _, s := range segments {
+			for i := range s.chunks {
+				b, err := s.entry(i)
+				if err != nil {
+					ix.damaged.Store(true)
+					return
+				}
+				if !yield(chunk.ID(b[:len(chunk.ID{})])) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Verify reads everything and checks every block, the order, and every reference inside. Errors:
 // ErrDamaged.
 func (ix *Index) Verify() error {

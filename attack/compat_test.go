@@ -1,0 +1,228 @@
+package attack
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// compatVersion is what -update writes. It rises with every release that changes a format; older folders stay.
+const compatVersion = "v1"
+
+const compatMost = 1500 << 10
+
+// TestCompat recovers the frozen state of every released version with today's program: from two custodians' kits and
+// the three embassies' folders, and from two of the three; and restores it with the old home and the reader's key.
+// With -update it first writes the state of this version, if there is none.
+func TestCompat(t *testing.T) {
+	root := filepath.Join("..", "testdata", "compat")
+	if *update {
+		freeze(t, filepath.Join(root, compatVersion))
+	}
+	versions, err := filepath.Glob(filepath.Join(root, "v*"))
+	if err != nil || !slices.Contains(versions, filepath.Join(root, compatVersion)) {
+		t.Fatalf("no state of %s: %v; go test ./attack -run Compat -update writes it", compatVersion, err)
+	}
+	for _, dir := range versions {
+		t.Run(filepath.Base(dir), func(t *testing.T) { thaw(t, dir) })
+	}
+}
+
+// freeze makes a state of two snapshots and puts it into an archive, with the sums of its source beside it.
+func freeze(t *testing.T, dir string) {
+	t.Helper()
+	archive := filepath.Join(dir, "state.tar.gz")
+	if _, err := os.Stat(archive); err == nil {
+		t.Logf("%s is there, and is never written again", archive)
+		return
+	}
+	s := found(t, t.TempDir(), "reader", nil, "lu", "is", "pt")
+	tree := s.in("tree")
+	smallTree(t, tree)
+	write(t, filepath.Join(tree, "names", "ünïcode ✓"), []byte("a name of many bytes\n"))
+	if err := os.Link(filepath.Join(tree, "deeds", "1"), filepath.Join(tree, "names", "hard link")); err != nil {
+		t.Fatal(err)
+	}
+	s.add(t, "land", tree, 2)
+	must(t, "backup", "land", "--home", s.home)
+	write(t, filepath.Join(tree, "maps", "south"), noise(4, 9000))
+	must(t, "backup", "land", "--home", s.home)
+	for _, h := range s.hosts {
+		h.stop(syscall.SIGTERM)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "manifest.txt"), []byte(manifest(t, tree)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := packUp(archive, s.dir, "tree"); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(archive); err != nil || info.Size() > compatMost {
+		t.Fatalf("%s: %d bytes, %v", archive, info.Size(), err)
+	}
+}
+
+// thaw brings a frozen state back.
+func thaw(t *testing.T, dir string) {
+	want := string(readFile(t, filepath.Join(dir, "manifest.txt")))
+	s := &state{dir: t.TempDir(), people: []string{"mari", "jaan", "anna"}}
+	s.home = s.in("home")
+	if err := unpack(filepath.Join(dir, "state.tar.gz"), s.dir); err != nil {
+		t.Fatal(err)
+	}
+	moved := s.recoverArgs(s.in("recovered"))
+	for _, n := range []string{"lu", "is", "pt"} {
+		h := &host{name: n, dir: s.in("hosts", n), log: s.in("hosts", n+".log"), listen: "127.0.0.1:0"}
+		if err := h.start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { h.stop(syscall.SIGKILL) })
+		s.hosts = append(s.hosts, h)
+		moved = append(moved, "--embassy", n+"="+h.url)
+	}
+	must(t, moved...)
+	if got := manifest(t, s.in("recovered", "land")); got != want {
+		t.Errorf("recovered:\n%s\nwant:\n%s", got, want)
+	}
+	s.hosts[0].stop(syscall.SIGKILL)
+	moved[2] = s.in("of-two")
+	must(t, moved...)
+	if got := manifest(t, s.in("of-two", "land")); got != want {
+		t.Errorf("recovered from two of three:\n%s\nwant:\n%s", got, want)
+	}
+	x := steal(t, s.home, "land", s.hosts)
+	if _, packs := x.packs(t); len(x.heads) != 2 || len(packs) < 4 {
+		t.Errorf("%d heads, %d packs", len(x.heads), len(packs))
+	}
+	thief := newThief(t, s.home, s.hosts)
+	thief.files = map[string][]byte{"reader.key": readFile(t, s.reader())}
+	if l := thief.try(t); l.packs != len(thief.packs) || l.heads != 2 {
+		t.Errorf("the old reader's key opens %+v", l)
+	}
+}
+
+// manifest says of a tree, in lines, all that a restore on any machine brings back alike.
+func manifest(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, path)
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		content := ""
+		switch {
+		case d.Type()&fs.ModeSymlink != 0:
+			content, err = os.Readlink(path)
+		case d.Type().IsRegular():
+			var data []byte
+			data, err = os.ReadFile(path)
+			content = fmt.Sprintf("%d %x", len(data), sha256.Sum256(data))
+		}
+		fmt.Fprintf(&b, "%q %v %d.%09d %s\n", rel, info.Mode(), info.ModTime().Unix(), info.ModTime().Nanosecond(), content)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// packUp puts a folder, without one of its folders, into an archive that keeps modes and empty folders.
+func packUp(archive, dir, without string) (err error) {
+	f, err := os.Create(archive)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	z, err := gzip.NewWriterLevel(f, gzip.BestCompression)
+	if err != nil {
+		return err
+	}
+	w := tar.NewWriter(z)
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, path)
+		if rel == without {
+			return fs.SkipDir
+		}
+		if !d.IsDir() && !d.Type().IsRegular() {
+			return fmt.Errorf("%s is neither a file nor a folder", path)
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		h := &tar.Header{Name: rel, Mode: int64(info.Mode().Perm()), Typeflag: tar.TypeDir}
+		if !d.IsDir() {
+			h.Typeflag, h.Size = tar.TypeReg, info.Size()
+		}
+		if err := w.WriteHeader(h); err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err == nil {
+			_, err = w.Write(data)
+		}
+		return err
+	})
+	return errors.Join(err, w.Close(), z.Close())
+}
+
+// unpack is the opposite.
+func unpack(archive, dir string) error {
+	f, err := os.Open(archive)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if h.Typeflag == tar.TypeDir {
+			if err := root.MkdirAll(h.Name, fs.FileMode(h.Mode)); err != nil {
+				return err
+			}
+			continue
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
+		if err := root.WriteFile(h.Name, data, fs.FileMode(h.Mode)); err != nil {
+			return err
+		}
+	}
+}
