@@ -135,7 +135,7 @@ func (h *host) start() error {
 	if err := c.Start(); err != nil {
 		return err
 	}
-	var line struct{ URL string }
+	var line struct{ URL, Fingerprint string }
 	err = json.NewDecoder(out).Decode(&line)
 	h.proc, h.ended = c.Process, make(chan struct{})
 	go func() { _ = c.Wait(); close(h.ended) }()
@@ -144,7 +144,7 @@ func (h *host) start() error {
 		text, _ := os.ReadFile(h.log)
 		return fmt.Errorf("the server of %s does not start: %w\n%s", h.name, err, text)
 	}
-	h.listen = strings.TrimPrefix(line.URL, "https://")
+	h.listen, h.fingerprint = strings.TrimPrefix(line.URL, "https://"), line.Fingerprint
 	if h.url == "" {
 		h.url = line.URL
 	}

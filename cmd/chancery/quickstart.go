@@ -92,19 +92,23 @@ func (q *quickstart) prepare(path string) error {
 	if q.path, err = filepath.Abs(path); err != nil {
 		return err
 	}
+	place := q.dir
+	if place == "" {
+		place = os.TempDir()
+	}
+	if place, err = filepath.Abs(place); err != nil {
+		return err
+	}
+	if inside(resolved(place), resolved(q.path)) {
+		return &failure{err: fmt.Errorf("the sandbox would lie in %s: %s", q.path, place), code: exitUsage, hint: "another place: --dir FOLDER"}
+	}
 	if q.dir == "" {
-		q.dir, err = os.MkdirTemp("", "chancery-")
-	} else if err = checkTarget(q.dir); err == nil {
-		err = os.MkdirAll(q.dir, 0o755)
+		q.dir, err = os.MkdirTemp(place, "chancery-")
+	} else if err = checkTarget(place); err == nil {
+		q.dir, err = place, os.MkdirAll(place, 0o755)
 	}
 	if err != nil {
 		return err
-	}
-	if q.dir, err = filepath.Abs(q.dir); err != nil {
-		return err
-	}
-	if inside(q.dir, q.path) {
-		return &failure{err: fmt.Errorf("the sandbox %s would lie in %s", q.dir, q.path), code: exitUsage, hint: "another place: --dir FOLDER"}
 	}
 	q.out.Sandbox = q.dir
 	for _, d := range []string{"keys", "bin", "run"} {
@@ -113,6 +117,14 @@ func (q *quickstart) prepare(path string) error {
 		}
 	}
 	return q.copyProgram()
+}
+
+// resolved follows links, as far as the path exists.
+func resolved(path string) string {
+	if p, err := filepath.EvalSymlinks(path); err == nil || path == "/" {
+		return p
+	}
+	return filepath.Join(resolved(filepath.Dir(path)), filepath.Base(path))
 }
 
 func inside(path, dir string) bool {

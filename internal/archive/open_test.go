@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/sim"
@@ -29,6 +30,7 @@ func TestFewFilesAreOpenAtATime(t *testing.T) {
 	defer r.Close()
 	head, err := r.Find("")
 	check(t, err)
+	b.state.Fail(sim.Slow(20 * time.Millisecond)) // so that what is open stays open long enough to be counted
 	var p archive.Progress
 	done := make(chan bool)
 	go func() {

@@ -78,41 +78,26 @@ func newUnpacker(w *restorer) *unpacker {
 	return &unpacker{w: w, hasher: w.r.run.reg.IDKey.NewHasher(), unpress: pack.NewDecompressor()}
 }
 
-// unpack fetches a pack, unless it is open from before, and writes its pieces, each chunk opened once. When the run
-// has failed it only ends the pieces.
+// unpack fetches a pack, unless it is open from before, or only the part of it that is wanted, and writes its pieces,
+// each chunk opened once. When the run has failed it only ends the pieces.
 func (u *unpacker) unpack(work *packWork) {
-	var err error
-	if u.w.ctx.Err() != nil {
-		err = context.Cause(u.w.ctx)
-	} else if u.payload == nil || u.last != work.ref.ID {
-		u.payload, err = u.w.r.fetcher.open(u.w.ctx, &u.buffers, &work.ref)
-		u.last = work.ref.ID
-		if err == nil {
-			u.w.progress.Stored.Add(int64(work.ref.Class.Size()))
-		}
-	}
-	if err != nil {
-		u.payload = nil
-		if !errors.Is(err, ErrDamaged) {
-			u.w.failure.set(err)
-		}
-		for i := range work.pieces {
-			work.pieces[i].task.fail(err)
-		}
-		return
-	}
-	payload := u.payload
 	slices.SortStableFunc(work.pieces, func(a, b piece) int { return cmp.Compare(a.entry.Offset, b.entry.Offset) })
+	part := u.part(work)
+	if part == nil {
+		if err := u.open(&work.ref); err != nil {
+			for i := range work.pieces {
+				work.pieces[i].task.fail(err)
+			}
+			return
+		}
+	}
 	var raw []byte
 	var last chunk.ID
 	var lastErr error
 	for i := range work.pieces {
 		p := &work.pieces[i]
 		if i == 0 || p.entry.ID != last {
-			if cap(u.raw) < int(p.entry.Raw) {
-				u.raw = make([]byte, 0, max(int(p.entry.Raw), chunk.Max))
-			}
-			raw, lastErr = plain(u.hasher, u.unpress, u.raw, payload, p.entry)
+			raw, lastErr = u.chunk(work, part, p.entry)
 			last = p.entry.ID
 		}
 		switch {
@@ -124,6 +109,75 @@ func (u *unpacker) unpack(work *packWork) {
 			p.task.write(raw[p.off:p.off+p.n], p.at)
 		}
 	}
+}
+
+// open makes sure that a pack's payload is there.
+func (u *unpacker) open(ref *snapshot.PackRef) (err error) {
+	if u.w.ctx.Err() != nil {
+		return context.Cause(u.w.ctx)
+	}
+	if u.payload != nil && u.last == ref.ID {
+		return nil
+	}
+	u.payload, err = u.w.r.fetcher.open(u.w.ctx, &u.buffers, ref)
+	u.last = ref.ID
+	if err != nil {
+		u.payload = nil
+		if !errors.Is(err, ErrDamaged) {
+			u.w.failure.set(err)
+		}
+		return err
+	}
+	u.w.progress.Stored.Add(int64(ref.Class.Size()))
+	return nil
+}
+
+// part fetches only what is wanted of a pack, when some paths are restored and they want little of it. It returns nil
+// where the whole pack is to be fetched.
+func (u *unpacker) part(work *packWork) *partReader {
+	if len(u.w.opts.Include) == 0 || u.payload != nil && u.last == work.ref.ID {
+		return nil
+	}
+	var entries []pack.Entry
+	stored := 0
+	for i := range work.pieces {
+		if e := work.pieces[i].entry; len(entries) == 0 || e.ID != entries[len(entries)-1].ID {
+			entries = append(entries, e)
+			stored += int(e.Stored)
+		}
+	}
+	if stored*partBelow > work.ref.Class.Size() {
+		return nil
+	}
+	p, err := u.w.r.fetcher.part(u.w.ctx, &work.ref, entries)
+	if err != nil {
+		return nil
+	}
+	for _, leaf := range p.leaves {
+		u.w.progress.Stored.Add(int64(len(leaf)))
+	}
+	return p
+}
+
+// chunk returns a chunk of a pack, checked against its id. Where a part of the pack does not give it, the whole pack is
+// fetched, which finds who is at fault.
+func (u *unpacker) chunk(work *packWork, part *partReader, e pack.Entry) ([]byte, error) {
+	if cap(u.raw) < int(e.Raw) {
+		u.raw = make([]byte, 0, max(int(e.Raw), chunk.Max))
+	}
+	if part != nil {
+		if stored, err := part.stored(nil, e); err == nil {
+			alone := e
+			alone.Offset = 0
+			if raw, err := plain(u.hasher, u.unpress, u.raw, stored, alone); err == nil {
+				return raw, nil
+			}
+		}
+		if err := u.open(&work.ref); err != nil {
+			return nil, err
+		}
+	}
+	return plain(u.hasher, u.unpress, u.raw, u.payload, e)
 }
 
 // write puts bytes into the file, which is made with the first and finished with the last.
