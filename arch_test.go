@@ -24,6 +24,7 @@ type room struct {
 var floors = [][]room{
 	{
 		{"sim", everything, "sim is for tests: nothing may import it"},
+		{"attack", everything, "attack is for tests: nothing may import it"},
 	},
 	{
 		{"cmd/chancery", everything, "cmd joins the parts; nothing may import it"},

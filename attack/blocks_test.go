@@ -43,6 +43,7 @@ func shared(objects [][]byte) (a, b int, ok bool) {
 // and looks for any 16 bytes in a row that occur twice at the embassies, at whatever offset. Control: with only the
 // masks taken off it finds the session that the packs of a backup share.
 func TestTwoBackupsShareNoBlock(t *testing.T) {
+	t.Parallel()
 	tree := filepath.Join(t.TempDir(), "tree")
 	smallTree(t, tree)
 	write(t, filepath.Join(tree, "equal", "1"), make([]byte, 50<<10))
@@ -89,6 +90,7 @@ func TestTwoBackupsShareNoBlock(t *testing.T) {
 // TestSaltsIDsAndSessionsAreUnique looks through the masks of a repository of several snapshots with the home's own
 // keys: no salt, no pack id, no commitment and no object name occurs twice, and each backup has a session of its own.
 func TestSaltsIDsAndSessionsAreUnique(t *testing.T) {
+	t.Parallel()
 	const backups = 5
 	s := found(t, t.TempDir(), "reader", nil, "lu", "is", "pt")
 	tree := s.in("tree")

@@ -71,6 +71,7 @@ func onHost(name string, args ...string) *exec.Cmd {
 // TestCanariesAreSeenNowhereAbroad is promise P1: it looks at all that a host has (disk, log, memory, traffic in both
 // directions) for every name, byte, attribute and key of a register. TestTheDetectorDetects is its control.
 func TestCanariesAreSeenNowhereAbroad(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	source, c := plant(t, dir)
 	taps := map[string]*tap{}
@@ -195,6 +196,7 @@ func watchAgent(t *testing.T, d *detector, c *exec.Cmd, want ...string) {
 // TestTheDetectorDetects is the control: all canaries are seen in an embassy that does not seal, on its disk in each
 // form, in traffic without TLS, in the memory of a process that has them; and in the source.
 func TestTheDetectorDetects(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	source, c := plant(t, dir)
 	all := canaries{}

@@ -25,6 +25,7 @@ const compatMost = 1500 << 10
 // kits and the three embassies' folders, and from two of the three; then it goes on with the old home, restores with
 // the old reader's key, and backs up. With -update it first writes the state of this version, if there is none.
 func TestCompat(t *testing.T) {
+	t.Parallel()
 	root := filepath.Join("..", "testdata", "compat")
 	if *update {
 		freeze(t, filepath.Join(root, compatVersion))

@@ -26,6 +26,7 @@ const shareSize = 32 << 10
 // that a restore uses and every chunk is held against its id; nothing is lost, and exactly the wrong objects are
 // blamed, on that embassy.
 func TestEveryFlippedByteIsMadeGood(t *testing.T) {
+	t.Parallel()
 	_, x, key := flipState(t)
 	whole, err := archive.Verify(t.Context(), x.reg, x.agent, archive.VerifyOptions{Key: key}, nil)
 	if err != nil || len(whole.Faults) > 0 || whole.Chunks < 2 || whole.Packs < 3 {
@@ -106,6 +107,7 @@ func (f *flipper) check(rep *archive.VerifyReport, embassy string, bad *disk) er
 // TestFlippedOnDisk does it to the files of a running embassy, with the real program: a restore is identical and
 // names embassy and object, verify names it, repair mends it.
 func TestFlippedOnDisk(t *testing.T) {
+	t.Parallel()
 	s, x, _ := flipState(t)
 	for i, h := range s.hosts[:2] {
 		for name, data := range x.disks[i].objects {

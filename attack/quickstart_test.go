@@ -15,6 +15,7 @@ const quickstartMost = 2 << 30
 // TestQuickstartOnRealTrees runs the whole story, with the loss of home and of one embassy, on trees that nobody made
 // for it: the system's own files and Go's.
 func TestQuickstartOnRealTrees(t *testing.T) {
+	t.Parallel()
 	root, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
 		t.Fatal(err)

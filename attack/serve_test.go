@@ -102,6 +102,7 @@ func (g *ground) traceServing(x *tracer, register, tree string, held []acked) ([
 // what TestEverySystemCallOfABackup does to the agent. The register is kept at this embassy alone, so what it
 // acknowledged is there or lost.
 func TestEverySystemCallOfAnEmbassy(t *testing.T) {
+	t.Parallel()
 	const workers = 4
 	var grounds []*ground
 	for n := range workers {
@@ -131,6 +132,7 @@ func TestEverySystemCallOfAnEmbassy(t *testing.T) {
 
 // TestSettlingSeesLoss is the control of both: an embassy that loses what it acknowledged, or holds it wrong, is found.
 func TestSettlingSeesLoss(t *testing.T) {
+	t.Parallel()
 	g := newGround(t, t.TempDir(), "lu")
 	for _, harm := range []func(path string) error{os.Remove, func(path string) error { return os.Truncate(path, 100) }} {
 		register, tree, held, err := g.begin(t, false)

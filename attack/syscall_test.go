@@ -192,6 +192,7 @@ func (g *ground) traceBackup(x *tracer, register, tree string, held []acked) ([]
 // TestEverySystemCallOfABackup fails, fails after the fact, or kills a backup at its i-th system call of each kind that
 // writes, opens or renames; after each the register is run again without harm, and everything has to hold.
 func TestEverySystemCallOfABackup(t *testing.T) {
+	t.Parallel()
 	const workers = 4
 	var grounds []*ground
 	for n := range workers {

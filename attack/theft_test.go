@@ -131,6 +131,7 @@ func (l *loot) open(x *thief, key *seal.PrivateKey) {
 // TestHomeTheftOpensNothing gives a thief the whole home folder and the embassies' disks. Nothing that is sealed to a
 // key opens. Control: the same attempts open everything once the reader's file, or the bare seed, lies in the folder.
 func TestHomeTheftOpensNothing(t *testing.T) {
+	t.Parallel()
 	s := theftState(t)
 	x := newThief(t, s.home, s.hosts)
 	if l := x.try(t); l.any() {
@@ -178,6 +179,7 @@ func theftState(t *testing.T) *state {
 // TestHomeTheftDestroysNothing lets a thief with the home's keys send every request that could change or delete what
 // embassies hold. None does, and the register comes back whole, from readers and from custodians.
 func TestHomeTheftDestroysNothing(t *testing.T) {
+	t.Parallel()
 	s := theftState(t)
 	x := newThief(t, s.home, s.hosts)
 	before := map[string][32]byte{}

@@ -76,6 +76,7 @@ func askFor(c *http.Client, method, url string, body []byte, header ...string) (
 // TestOnlyTheHybridGroupIsSpoken records the program's own handshakes: the agent offers X25519MLKEM768 and nothing
 // else, and the embassy takes it. Peers that offer less are refused; one that offers the group, the control, is not.
 func TestOnlyTheHybridGroupIsSpoken(t *testing.T) {
+	t.Parallel()
 	taps := map[string]*tap{}
 	s := foundTapped(t, t.TempDir(), "reader", taps)
 	must(t, "status", "--home", s.home)
@@ -189,6 +190,7 @@ func (h *hello) extension(kind uint16, client bool, body []byte) {
 // TestKeysMayDoWhatTheirRoleMay asks an embassy with no key, an unknown key, the recovery key and the agent's. A
 // stranger hears the same of a state that is there and of one that is not; the recovery key reads and never writes.
 func TestKeysMayDoWhatTheirRoleMay(t *testing.T) {
+	t.Parallel()
 	s := found(t, t.TempDir(), "reader", nil, "lu")
 	smallTree(t, s.in("tree"))
 	s.add(t, "land", s.in("tree"), 1)

@@ -26,6 +26,8 @@ type quickstart struct {
 	bin   string
 	story bool // print what is done
 	out   quickstartJSON
+
+	notTaken map[string]bool // names that the backup could not take, and listed
 }
 
 // quickstartJSON is the answer of quickstart. Seconds are wall time of the commands.
@@ -46,7 +48,7 @@ type quickstartJSON struct {
 }
 
 func quickstartCommand(u *ui) *cobra.Command {
-	q := quickstart{u: u}
+	q := quickstart{u: u, notTaken: map[string]bool{}}
 	var keep bool
 	c := &cobra.Command{
 		Use: "quickstart PATH", Short: "A state, three embassies, five custodians, on this machine", Args: cobra.ExactArgs(1),
@@ -72,7 +74,7 @@ func quickstartCommand(u *ui) *cobra.Command {
 			return err
 		}
 		switch {
-		case !keep && !q.out.Identical:
+		case len(q.out.Differences) > 0:
 			return &failure{err: errPartial, code: exitDamaged}
 		case len(q.out.Incomplete) > 0:
 			return &failure{err: errPartial, code: exitPartial}
@@ -326,6 +328,7 @@ func (q *quickstart) protect(ctx context.Context) error {
 	q.out.SourceBytes, q.out.SourceFiles, q.out.StoredBytes = first.Bytes, first.Files, first.StoredBytes
 	for _, p := range first.Problems {
 		q.out.Incomplete = append(q.out.Incomplete, p.Path+": "+p.What)
+		q.notTaken[p.Path] = true
 	}
 	q.tell("    %s in %s, %s at three embassies, %.1f s", size(int64(first.Bytes)), plural(first.Files, "file"), size(int64(first.StoredBytes)), took.Seconds())
 	if took, err = q.chancery(ctx, &second, "backup", "land"); err != nil {
@@ -363,14 +366,17 @@ func (q *quickstart) loseAndRecover(ctx context.Context) error {
 		return err
 	}
 	q.out.RecoverSeconds = took.Seconds()
-	diffs, err := filetree.Compare(ctx, q.path, q.in("recovered", "land"), filetree.CompareOptions{Owners: os.Geteuid() == 0, SetID: true, Max: 100})
+	diffs, err := filetree.Compare(ctx, q.path, q.in("recovered", "land"), filetree.CompareOptions{
+		Owners: os.Geteuid() == 0, SetID: true, Max: 100,
+		ExcludeFn: func(rel string, _ bool) bool { return q.notTaken[rel] },
+	})
 	if err != nil {
 		return err
 	}
 	for _, d := range diffs {
 		q.out.Differences = append(q.out.Differences, d.Path+": "+d.What)
 	}
-	q.out.Identical = len(diffs) == 0
+	q.out.Identical = len(diffs) == 0 && len(q.out.Incomplete) == 0
 	q.tell("    %.1f s", took.Seconds())
 	return nil
 }
@@ -383,6 +389,8 @@ func (q *quickstart) end(w io.Writer, keep bool) {
 		fmt.Fprintf(w, "Home stands. Nothing was destroyed.\n")
 	case q.out.Identical:
 		fmt.Fprintf(w, "Everything is back: every byte, mode, time, link and attribute of %s is as it was.\n", plural(q.out.SourceFiles, "file"))
+	case len(q.out.Differences) == 0:
+		fmt.Fprintf(w, "What the backup could take is back: every byte, mode, time, link and attribute of it is as it was.\n")
 	default:
 		fmt.Fprintf(w, "NOT IDENTICAL:\n")
 		for _, d := range q.out.Differences {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/fips140"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -48,6 +49,10 @@ import (
 //	forge KIT IDENTITY OTHER-KIT           put the share of another kit, opened with IDENTITY, into a kit
 
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) != "chancery" {
+		flag.Parse()
+		_ = flag.Set("test.parallel", "6") // scripts wait more than they work
+	}
 	testscript.Main(m, map[string]func(){"chancery": main})
 }
 

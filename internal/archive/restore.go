@@ -100,7 +100,11 @@ func (r *Reader) Payload(head *snapshot.Head) (*snapshot.Payload, error) {
 	if err != nil {
 		return nil, fmt.Errorf("head %d: %w: %w", head.Sequence, ErrDamaged, err)
 	}
-	return snapshot.ParsePayload(plain)
+	p, err := snapshot.ParsePayload(plain)
+	if err != nil {
+		return nil, fmt.Errorf("head %d: %w: %w", head.Sequence, ErrDamaged, err)
+	}
+	return p, nil
 }
 
 // List yields the entries of a folder, from its entry.
