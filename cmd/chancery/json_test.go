@@ -49,6 +49,7 @@ type openedOnly openedJSON
 
 // answerMaps are the functions whose answer is a map, by the title of its table.
 var answerMaps = map[string]string{
+	"embassyRenewed":  "embassy renewed",
 	"custodianKeygen": "custodian keygen", "custodianKit": "custodian kit", "custodianRelease": "custodian release",
 	"embassyInit": "embassy init", "embassyServe": "embassy serve", "recoverRequest": "recover request",
 }
