@@ -55,6 +55,9 @@ func (f *recoverFlags) open() (*opened, error) {
 	}
 	defer clear(shares)
 	seed, err := custody.Combine(shares, commitments)
+	if len(f.shares) > 0 && errors.Is(err, custody.ErrTooFew) {
+		err = hinted(err, "ask more custodians to release theirs to this request: --share FILE")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +203,6 @@ func (o *opened) nextCharter(ctx context.Context) (*charter.Charter, error) {
 			why = errors.Join(why, fmt.Errorf("%s: %w", e.Name, err))
 			continue
 		}
-		answered++
 		c, sig, err := parseCharterRecord(rec)
 		if err == nil {
 			err = charter.CheckSuccession(o.charter, c, sig)

@@ -113,6 +113,9 @@ func TestAnyNMinusKEmbassiesMayBeWrong(t *testing.T) {
 	t.Parallel()
 	for _, kn := range [][2]int{{1, 3}, {2, 3}, {3, 5}} {
 		for w, wrong := range wrongs {
+			if kn[1] != 3 && w > 2 {
+				continue
+			}
 			t.Run(fmt.Sprintf("%d of %d/%d %s", kn[0], kn[1], w, wrong.what), func(t *testing.T) {
 				t.Parallel()
 				b, r := opened(t, kn[0], kn[1])

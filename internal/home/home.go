@@ -100,7 +100,13 @@ func (h *Home) readCharter() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", filepath.Join(h.Dir, "charter.yaml"), err)
 	}
-	if err := c.Verify(sig); err != nil {
+	err = c.Verify(sig)
+	if err != nil { // a crash of Adopt left the next charter's signature beside this one, whose own is kept by its number
+		if _, own, oerr := h.CharterAt(c.Number); oerr == nil && c.Verify(own) == nil {
+			err = nil
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", filepath.Join(h.Dir, "charter.yaml"), err)
 	}
 	h.Charter = c
