@@ -87,7 +87,8 @@ func (x *tracer) run(argv []string, stdout, stderr *os.File, started func(pid in
 func (x *tracer) follow() (code int, err error) {
 	for {
 		var status unix.WaitStatus
-		tid, err := unix.Wait4(-1, &status, unix.WALL|unix.WNOTHREAD, nil)
+		// By its process group: the thread may have other children, which others wait for.
+		tid, err := unix.Wait4(-x.pid, &status, unix.WALL|unix.WNOTHREAD, nil)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

@@ -37,22 +37,21 @@ type Problem struct {
 
 // BackupReport is what a backup did.
 type BackupReport struct {
-	Snapshot    string                 `json:"snapshot"`
-	Sequence    uint64                 `json:"sequence"`
-	Stats       snapshot.Stats         `json:"-"`
-	Packs       uint64                 `json:"packs"`
-	Objects     uint64                 `json:"objects"`
-	StoredBytes uint64                 `json:"stored_bytes"`
-	Problems    []Problem              `json:"problems,omitempty"` // the first maxProblems
-	ProblemSum  uint64                 `json:"problem_count"`
-	Excluded    snapshot.Excluded      `json:"-"`
-	OtherFS     []string               `json:"other_file_systems,omitempty"`
-	Down        []Down                 `json:"embassies_down,omitempty"`
-	Gaps        int                    `json:"shares_missing"` // of earlier packs, at embassies that are up
-	Head        *snapshot.Head         `json:"-"`
-	Receipts    map[string]ReceiptFile `json:"-"`
-	Faults      []Fault                `json:"faults,omitempty"`
-	Local       string                 `json:"local_problem,omitempty"` // with the local folder, after the snapshot was made
+	Snapshot    string            `json:"snapshot"`
+	Sequence    uint64            `json:"sequence"`
+	Stats       snapshot.Stats    `json:"-"`
+	Packs       uint64            `json:"packs"`
+	Objects     uint64            `json:"objects"`
+	StoredBytes uint64            `json:"stored_bytes"`
+	Problems    []Problem         `json:"problems,omitempty"` // the first maxProblems
+	ProblemSum  uint64            `json:"problem_count"`
+	Excluded    snapshot.Excluded `json:"-"`
+	OtherFS     []string          `json:"other_file_systems,omitempty"`
+	Down        []Down            `json:"embassies_down,omitempty"`
+	Gaps        int               `json:"shares_missing"` // of earlier packs, at embassies that are up
+	Head        *snapshot.Head    `json:"-"`
+	Faults      []Fault           `json:"faults,omitempty"`
+	Local       string            `json:"local_problem,omitempty"` // with the local folder, after the snapshot was made
 }
 
 // Down is an embassy that a run had to do without, and why.
@@ -60,9 +59,6 @@ type Down struct {
 	Embassy string `json:"embassy"`
 	Why     string `json:"why"`
 }
-
-// ReceiptFile is what one embassy acknowledged for one snapshot, in the ledger's own encoding.
-type ReceiptFile []byte
 
 func downs(sites []*site) []Down {
 	var out []Down
