@@ -110,13 +110,13 @@ kopia_bring_back() {
 # One custodian and one reader stand for many: they take no part in what is measured.
 chancery_prepare() {
   export CHANCERY_HOME=$swift/cache/home
-  local need=$((variant == 1 ? 1 : 2)) names=() reader custodian fingerprint name i
+  local need=$((variant == 1 ? 1 : 2)) names=() hosts=(LU IS PT) reader custodian fingerprint name i
   custodian=$("$chancery" custodian keygen --name custodian --out "$swift/cache/custodian.key" | tail -n 1)
   reader=$("$chancery" custodian keygen --name reader --out "$swift/cache/reader.key" | tail -n 1)
   "$chancery" state init --home "$CHANCERY_HOME" --name Benchmark --code XX --quorum 1 --custodian "custodian=$custodian"
   for ((i = 0; i < variant; i++)); do
     name=embassy$i
-    fingerprint=$("$chancery" embassy init --dir "$store/repository/$name" --name "$name" --country XX \
+    fingerprint=$("$chancery" embassy init --dir "$store/repository/$name" --name "$name" --country "${hosts[i]}" \
       --state "$CHANCERY_HOME/charter.yaml" | grep -o 'SHA256:[A-Za-z0-9+/]*' | head -n 1)
     "$chancery" embassy serve --dir "$store/repository/$name" --listen "127.0.0.1:$((port + i))" 2>>"$swift/cache/$name.log" &
     servers+=($!)

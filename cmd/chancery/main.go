@@ -25,7 +25,7 @@ const memoryLimit = 256 << 20
 
 func main() {
 	noCores()
-	debug.SetGCPercent(50)
+	debug.SetGCPercent(20)
 	debug.SetMemoryLimit(memoryLimit)
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

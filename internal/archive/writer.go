@@ -16,7 +16,7 @@ import (
 
 const (
 	// sealers is how many packs are sealed and sent at once; each holds one pack and all its shares.
-	sealers = 2
+	sealers = 3
 	// treeFill is the stored size at which a pack of listings is closed: small, so that reading one folder fetches
 	// little.
 	treeFill = 900 << 10
@@ -74,7 +74,7 @@ func newWriter(ctx context.Context, reg *Register, sites []*site, known *known) 
 	}
 	w := &writer{
 		reg: reg, sites: sites, session: session, coder: coder, known: known,
-		full: make(chan sealJob), free: make(chan []byte, sealers+2),
+		full: make(chan sealJob), free: make(chan []byte, sealers+1),
 	}
 	w.ctx, w.stop = context.WithCancelCause(ctx)
 	for range cap(w.free) {
