@@ -207,8 +207,9 @@ func (o *opened) nextCharter(ctx context.Context) (*charter.Charter, error) {
 		if err == nil {
 			err = charter.CheckSuccession(o.charter, c, sig)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("%s gave a charter that does not follow charter %d: %w", e.Name, o.charter.Number, err)
+		if err != nil { // one embassy's word must not keep the others' from being heard
+			o.problems = append(o.problems, fmt.Sprintf("charter %d at %s: %v", o.charter.Number+1, e.Name, err))
+			continue
 		}
 		return c, nil
 	}

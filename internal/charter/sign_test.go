@@ -348,6 +348,45 @@ func newGeneration(c *Charter) {
 	c.Custody.Custodians = c.Custody.Custodians[:2]
 }
 
+// A thief of the one key that signs can add, and can take nothing away.
+func TestASingleHandOnlyAdds(t *testing.T) {
+	c := sample()
+	c.Threshold, c.Signers = 1, c.Signers[:1]
+	old := mustNew(t, c)
+	tests := map[string]struct {
+		change func(*Charter)
+		want   error
+	}{
+		"nothing changed":         {func(*Charter) {}, nil},
+		"another agent":           {func(c *Charter) { c.Agents = append(c.Agents, Agent{Name: "second", Key: EncodeKey(pub(96))}) }, nil},
+		"an embassy moved":        {func(c *Charter) { c.Embassies[0].URLs = []string{"https://moved.example:7401"} }, nil},
+		"new generation":          {newGeneration, ErrSuccession},
+		"custodian's new age key": {func(c *Charter) { c.Custody.Custodians[0].Recipient = recipientOf(99) }, ErrSuccession},
+		"new signers":             {func(c *Charter) { newSigners(c); c.Threshold = 1 }, ErrSuccession},
+		"an agent gone":           {func(c *Charter) { c.Agents = c.Agents[1:] }, ErrSuccession},
+		"an agent's other key":    {func(c *Charter) { c.Agents[0].Key = EncodeKey(pub(95)) }, ErrSuccession},
+		"an embassy closed":       {func(c *Charter) { c.Embassies = c.Embassies[1:] }, ErrSuccession},
+		"an embassy's other host": {func(c *Charter) { c.Embassies[0].Country = "ZZ" }, ErrSuccession},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			n := old.Next()
+			test.change(&n)
+			next, err := New(n)
+			if err != nil {
+				t.Fatalf("not a charter: %v", err)
+			}
+			keys := []uint64{10}
+			if name == "new signers" {
+				keys = []uint64{10, 70, 71}
+			}
+			if err := CheckSuccession(old, next, signed(t, next.Bytes(), keys...)); !errors.Is(err, test.want) || (test.want == nil) != (err == nil) {
+				t.Errorf("error %v, want %v", err, test.want)
+			}
+		})
+	}
+}
+
 func TestCustodyNeverGoesBack(t *testing.T) {
 	c := sample()
 	newGeneration(&c)

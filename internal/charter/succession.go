@@ -3,6 +3,8 @@ package charter
 import (
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 )
 
 // ErrSuccession is returned where a charter does not follow another.
@@ -10,7 +12,8 @@ var ErrSuccession = errors.New("not a successor")
 
 // CheckSuccession checks that next may take the place of old: the same state,
 // the number one higher, Previous naming the exact bytes of old, custody never
-// going back, and signed by the quorum of old and by its own. Several steps
+// going back, nothing taken away where one signature is a quorum, and signed by
+// the quorum of old and by its own. Several steps
 // are checked one at a time. The error is [ErrSuccession], [ErrQuorum] or
 // [ErrSignature] and says which charter's quorum is missing.
 func CheckSuccession(old, next *Charter, nextSigs []byte) error {
@@ -29,11 +32,44 @@ func CheckSuccession(old, next *Charter, nextSigs []byte) error {
 	if err := checkCustodySuccession(&old.Custody, &next.Custody); err != nil {
 		return err
 	}
+	if old.Threshold < 2 {
+		if err := checkOnlyAdds(old, next); err != nil {
+			return err
+		}
+	}
 	if err := VerifySignatures(next.doc, nextSigs, old.Signers, old.Threshold); err != nil {
 		return fmt.Errorf("charter %d: quorum of charter %d: %w", next.Number, old.Number, err)
 	}
 	if err := VerifySignatures(next.doc, nextSigs, next.Signers, next.Threshold); err != nil {
 		return fmt.Errorf("charter %d: its own quorum: %w", next.Number, err)
+	}
+	return nil
+}
+
+// checkOnlyAdds is what a single hand may do: where one signature is a quorum, the next charter may name more agents
+// and embassies and give embassies new addresses, and take nothing away. Otherwise whoever stole that one key could
+// put other custodians in the place of the true ones and lock these out of what embassies hold.
+func checkOnlyAdds(old, next *Charter) error {
+	what := ""
+	switch {
+	case next.Threshold != old.Threshold || !slices.Equal(next.Signers, old.Signers):
+		what = "the signers"
+	case next.Custody.Generation != old.Custody.Generation || !slices.Equal(next.Custody.Custodians, old.Custody.Custodians):
+		what = "custody"
+	}
+	for _, a := range old.Agents {
+		if !slices.Contains(next.Agents, a) {
+			what = "agent " + a.Name
+		}
+	}
+	for _, e := range old.Embassies {
+		kept, ok := next.EmbassyByID(e.ID)
+		if kept.URLs = e.URLs; !ok || !reflect.DeepEqual(kept, e) {
+			what = "embassy " + e.Name
+		}
+	}
+	if what != "" {
+		return fmt.Errorf("charter: %w: one signature is enough for charter %d, so the next may only add, and it changes %s", ErrSuccession, old.Number, what)
 	}
 	return nil
 }

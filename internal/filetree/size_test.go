@@ -211,7 +211,7 @@ func TestManyEntriesInOneFolder(t *testing.T) {
 		t.Errorf("%d entries", len(items))
 	}
 	allocs := testing.AllocsPerRun(1, func() { items, _ = s.Root().List(items) }) // into the same buffer
-	if allocs > n/100 { // the counter is the whole process's, so a few are always others'
+	if allocs > n/100 {                                                           // the counter is the whole process's, so a few are always others'
 		t.Errorf("%v allocations for %d entries", allocs, n)
 	}
 }
