@@ -8,6 +8,9 @@ import (
 	"chancery.dev/chancery/internal/snapshot"
 )
 
+// Sealers is how many packs are under way at once.
+const Sealers = sealers
+
 // Settled returns the source with every change time taken for old enough.
 func Settled(s Source) Source {
 	s.fresh = -1

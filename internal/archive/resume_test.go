@@ -24,7 +24,7 @@ func several(g *sim.Grower) {
 }
 
 // inFlight is the most that a run may have sent without knowing: the packs under way, and all their shares.
-const inFlight = 2 * 3 << 15
+const inFlight = archive.Sealers * 3 << 15
 
 func TestABackupInterruptedAtEveryCallIsResumed(t *testing.T) {
 	t.Parallel()
