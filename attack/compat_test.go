@@ -14,16 +14,17 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // compatVersion is what -update writes. It rises with every release that changes a format; older folders stay.
-const compatVersion = "v1"
+const compatVersion = "v3"
 
 const compatMost = 1500 << 10
 
 // TestCompat takes the frozen state of every released version with today's program: it recovers it from two custodians'
 // kits and the three embassies' folders, and from two of the three; then it goes on with the old home, restores with
-// the old reader's key, and backs up. With -update it first writes the state of this version, if there is none.
+// the old reader's key, backs up, and brings embassies from before agreements under one. With -update it first writes the state of this version, if there is none.
 func TestCompat(t *testing.T) {
 	t.Parallel()
 	root := filepath.Join("..", "testdata", "compat")
@@ -39,7 +40,8 @@ func TestCompat(t *testing.T) {
 	}
 }
 
-// freeze makes a state of two snapshots and puts it into an archive, with the sums of its source beside it.
+// freeze makes a state of two snapshots, for which two people sign and which holds its register by their order, and puts
+// it into an archive, with receipts and evidence, and the sums of its source beside it.
 func freeze(t *testing.T, dir string) {
 	t.Helper()
 	archive := filepath.Join(dir, "state.tar.gz")
@@ -47,7 +49,7 @@ func freeze(t *testing.T, dir string) {
 		t.Logf("%s is there, and is never written again", archive)
 		return
 	}
-	s := found(t, t.TempDir(), "reader", nil, "lu", "is", "pt")
+	s := foundBy(t, t.TempDir(), "reader", []string{"ana", "jo"}, nil, "lu", "is", "pt")
 	tree := s.in("tree")
 	smallTree(t, tree)
 	write(t, filepath.Join(tree, "names", "ünïcode ✓"), []byte("a name of many bytes\n"))
@@ -61,6 +63,10 @@ func freeze(t *testing.T, dir string) {
 			t.Fatal(r)
 		}
 	}
+	s.order(t, "hold", "land", "--name", "court-3-19", "--proposer", "ana", "--reason", "Case 3-19")
+	eventually(t, "all ledgers are cosigned and audited", func() bool { return chancery("agent", "run", "--once", "--home", s.home).code == 0 })
+	must(t, "receipt", "export", "land", "--home", s.home, "--out", s.in("land.receipts"))
+	must(t, "evidence", "export", "--home", s.home, "--out", s.in("case.evidence"))
 	for _, h := range s.hosts {
 		h.stop(syscall.SIGTERM)
 	}
@@ -86,9 +92,15 @@ func thaw(t *testing.T, dir string) {
 	if err := unpack(filepath.Join(dir, "state.tar.gz"), s.dir); err != nil {
 		t.Fatal(err)
 	}
-	moved := s.recoverArgs(s.in("recovered"))
+	if _, err := os.Stat(s.in("ana.ssh")); err == nil { // since v3
+		s.signers = []string{"ana", "jo"}
+		must(t, "receipt", "verify", s.in("land.receipts"), "--charter", filepath.Join(s.home, "charter.yaml"))
+		must(t, "evidence", "verify", s.in("case.evidence"), "--charter", filepath.Join(s.home, "charter.yaml"))
+	}
+	// The state is as old as its release, and its embassies, at other addresses, cannot reach each other.
+	moved := append(s.recoverArgs(s.in("recovered")), "--accept-stale")
 	for _, n := range []string{"lu", "is", "pt"} {
-		h := &host{name: n, dir: s.in("hosts", n), log: s.in("hosts", n+".log"), listen: "127.0.0.1:0"}
+		h := &host{name: n, country: strings.ToUpper(n), dir: s.in("hosts", n), log: s.in("hosts", n+".log"), listen: ownAddress()}
 		if err := h.start(); err != nil {
 			t.Fatal(err)
 		}
@@ -116,8 +128,9 @@ func goOn(t *testing.T, s *state, want string) {
 		t.Fatal(err)
 	}
 	for _, h := range s.hosts {
-		must(t, "embassy", "accredit", "--home", s.home, "--name", h.name, "--url", "https://"+h.listen, "--key", h.fingerprint)
+		s.accredit(t, h.name, "https://"+h.listen, h.fingerprint)
 	}
+	s.adopt(t)
 	must(t, "verify", "--home", s.home, "--data", "--identity", s.reader())
 	must(t, "restore", "land", "--home", s.home, "--identity", s.reader(), "--to", s.in("restored"))
 	if got := manifest(t, s.in("restored")); got != want {
@@ -134,6 +147,64 @@ func goOn(t *testing.T, s *state, want string) {
 	must(t, "backup", "court", "--home", s.home)
 	must(t, "restore", "court", "--home", s.home, "--identity", s.in("new.key"), "--to", s.in("court"))
 	sameTrees(t, tree, s.in("court"))
+	if len(s.signers) > 0 {
+		s.order(t, "lift", "land", "--name", "court-3-19", "--proposer", "jo", "--reason", "Case closed")
+		return
+	}
+	// Embassies from before there were agreements come under one, and go on with all that they hold.
+	for _, h := range s.hosts {
+		h.stop(syscall.SIGTERM)
+		s.agree(t, h)
+		if err := h.start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, filepath.Join(tree, "maps", "west"), noise(5, 9000))
+	must(t, "backup", "court", "--home", s.home)
+	must(t, "verify", "--home", s.home, "--data")
+	must(t, "restore", "land", "--home", s.home, "--identity", s.reader(), "--to", s.in("agreed"))
+	if got := manifest(t, s.in("agreed")); got != want {
+		t.Errorf("under an agreement:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// order has people order something that takes effect at once, and waits until all embassies have done it.
+func (s *state) order(t *testing.T, args ...string) {
+	t.Helper()
+	var proposed struct{ Path string }
+	answer(t, &proposed, []int{0}, append(append([]string{"order", "propose"}, args...), "--home", s.home)...)
+	for _, n := range s.signers {
+		must(t, "order", "sign", proposed.Path, "--home", s.home, "--key", s.in(n+".ssh"))
+	}
+	must(t, "order", "submit", proposed.Path, "--home", s.home)
+	eventually(t, args[0]+" is done", func() bool {
+		var list []struct {
+			Order     string
+			Embassies []struct{ Status string }
+		}
+		answer(t, &list, []int{0}, "order", "list", "--home", s.home)
+		for _, o := range list {
+			done := 0
+			for _, e := range o.Embassies {
+				if e.Status == "done" {
+					done++
+				}
+			}
+			if o.Order == args[0] && done == len(s.hosts) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for began := time.Now(); !ok(); time.Sleep(100 * time.Millisecond) {
+		if time.Since(began) > 5*time.Minute {
+			t.Fatalf("never: %s", what)
+		}
+	}
 }
 
 // manifest says of a tree, in lines, all that a restore on any machine brings back alike.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,7 +59,7 @@ type result struct {
 func (r result) String() string { return fmt.Sprintf("exit %d\n%s%s", r.code, r.out, r.err) }
 
 // commandTime is more than any command of these tests takes on a busy machine.
-const commandTime = 5 * time.Minute
+const commandTime = 10 * time.Minute
 
 // chancery runs one command of the program to its end.
 func chancery(args ...string) result {
@@ -119,6 +120,11 @@ type host struct {
 	ended         chan struct{}
 }
 
+// ownAddress is of a loopback network of the server's own: while it is down no client's port is taken for its.
+func ownAddress() string {
+	return fmt.Sprintf("127.%d.%d.%d:0", 1+rand.N(250), rand.N(250), 1+rand.N(250))
+}
+
 // start runs the embassy's server until stop, at the same address as before.
 func (h *host) start() error {
 	logFile, err := os.OpenFile(h.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -166,6 +172,7 @@ type state struct {
 	dir, home string
 	hosts     []*host
 	people    []string // custodians
+	signers   []string // people who all sign for the state; none where home does alone
 	recipient string   // of the reader
 }
 
@@ -180,7 +187,13 @@ func (s *state) reader() string { return s.in("reader.key") }
 // its own.
 func found(t *testing.T, dir, reader string, front func(address string) string, names ...string) *state {
 	t.Helper()
-	s := &state{dir: dir, home: filepath.Join(dir, "home"), people: []string{"mari", "jaan", "anna"}}
+	return foundBy(t, dir, reader, nil, front, names...)
+}
+
+// foundBy makes a state for which people sign, all of these; their keys are NAME.ssh.
+func foundBy(t *testing.T, dir, reader string, signers []string, front func(address string) string, names ...string) *state {
+	t.Helper()
+	s := &state{dir: dir, home: filepath.Join(dir, "home"), people: []string{"mari", "jaan", "anna"}, signers: signers}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -189,14 +202,22 @@ func found(t *testing.T, dir, reader string, front func(address string) string, 
 		r := strings.TrimSpace(must(t, "custodian", "keygen", "--name", n, "--out", s.in(n+".key")))
 		args = append(args, "--custodian", n+"="+r)
 	}
+	for _, n := range s.signers {
+		sshKey(t, s.in(n+".ssh"))
+		args = append(args, "--representative", n+"="+s.in(n+".ssh.pub"))
+	}
+	if len(s.signers) > 0 {
+		args = append(args, "--need", fmt.Sprint(len(s.signers)), "--cooling", "1s")
+	}
 	must(t, args...)
+	s.adopt(t)
 	s.recipient = strings.TrimSpace(must(t, "custodian", "keygen", "--name", reader, "--out", s.reader()))
 	for _, n := range names {
 		h := &host{
-			name: n, country: strings.ToUpper(n[:2]), dir: s.in("hosts", n), log: s.in("hosts", n+".log"), listen: "127.0.0.1:0",
+			name: n, country: strings.ToUpper(n[:2]), dir: s.in("hosts", n), log: s.in("hosts", n+".log"), listen: ownAddress(),
 		}
-		h.fingerprint = strings.TrimSpace(must(t, "embassy", "init", "--dir", h.dir, "--name", n, "--country", h.country,
-			"--state", filepath.Join(s.home, "charter.yaml")))
+		h.fingerprint = strings.TrimSpace(must(t, "embassy", "init", "--dir", h.dir, "--name", n, "--country", h.country))
+		s.agree(t, h)
 		if err := h.start(); err != nil {
 			t.Fatal(err)
 		}
@@ -204,10 +225,61 @@ func found(t *testing.T, dir, reader string, front func(address string) string, 
 		if front != nil {
 			h.url = "https://" + front(h.listen)
 		}
-		must(t, "embassy", "accredit", "--home", s.home, "--name", n, "--url", h.url, "--key", h.fingerprint)
+		s.accredit(t, n, h.url, h.fingerprint)
+		s.adopt(t)
 		s.hosts = append(s.hosts, h)
 	}
 	return s
+}
+
+func sshKey(t *testing.T, path string) {
+	t.Helper()
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path).CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v: %s", err, out)
+	}
+}
+
+// accredit takes an embassy into the charter, or proposes to where people sign.
+func (s *state) accredit(t *testing.T, name, url, fingerprint string) {
+	t.Helper()
+	r := chancery("embassy", "accredit", "--home", s.home, "--name", name, "--url", url, "--key", fingerprint)
+	if proposed := len(s.signers) > 0 && r.code == 3; r.code != 0 && !proposed {
+		t.Fatalf("accredit %s: %v", name, r)
+	}
+}
+
+// adopt has people sign the charter that is proposed, where people do.
+func (s *state) adopt(t *testing.T) {
+	t.Helper()
+	for _, n := range s.signers {
+		must(t, "charter", "sign", "--home", s.home, "--key", s.in(n+".ssh"))
+	}
+	if len(s.signers) > 0 {
+		must(t, "charter", "adopt", "--home", s.home)
+	}
+}
+
+// agree has the state and the host of an embassy sign an agreement, which the embassy takes.
+func (s *state) agree(t *testing.T, h *host) {
+	t.Helper()
+	minister, file := s.in("minister"), s.in(h.name+".agreement")
+	if _, err := os.Stat(minister); err != nil {
+		sshKey(t, minister)
+	}
+	must(t, "agreement", "draft", "--home", s.home, "--with", h.country, "--host-name", "Host", "--name", h.name, "--embassy-key", h.fingerprint,
+		"--signatory", "minister="+minister+".pub", "--quota", "1000000000", "--open-as", "as agreed", "--out", file)
+	// It has no last day: a frozen state is served for ever.
+	text := regexp.MustCompile(`(?m)^  until: .*$`).ReplaceAll(readFile(t, file), []byte(`  until: ""`))
+	text = regexp.MustCompile(`(?m)^  renewal: .*$`).ReplaceAll(text, []byte(`  renewal: "none"`))
+	write(t, file, text)
+	keys := []string{minister, filepath.Join(s.home, "keys", "signer")}
+	for i, n := range s.signers {
+		keys = append(keys[:1+i], s.in(n+".ssh"))
+	}
+	for _, key := range keys {
+		must(t, "agreement", "sign", file, "--home", s.home, "--key", key)
+	}
+	must(t, "embassy", "admit", "--dir", h.dir, "--agreement", file, "--state", filepath.Join(s.home, "charter.yaml"))
 }
 
 // add makes a register of a folder, kept at all embassies.

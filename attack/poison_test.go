@@ -118,4 +118,13 @@ func TestAForkIsNeverChosenFrom(t *testing.T) {
 			t.Errorf("%s holds %v", to, left)
 		}
 	}
+	// What was before the fork has one history: nobody signed another.
+	for _, args := range [][]string{
+		{"restore", "land@2", "--home", s.home, "--identity", s.reader(), "--to", s.in("restored")},
+		append(s.recoverArgs(s.in("recovered")), "--snapshot", "land@2"),
+	} {
+		if r := chancery(args...); r.code != 0 {
+			t.Errorf("%s before the fork: %v", args[0], r)
+		}
+	}
 }

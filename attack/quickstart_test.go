@@ -9,8 +9,14 @@ import (
 	"testing"
 )
 
-// quickstartMost is the most bytes of a tree that quickstart is run on.
-const quickstartMost = 2 << 30
+// quickstartMost is the most bytes of a tree that quickstart is run on, unless every case is asked for: more of the same
+// takes minutes and shows nothing else.
+func quickstartMost() int64 {
+	if exhaustive() {
+		return 2 << 30
+	}
+	return 192 << 20
+}
 
 // TestQuickstartOnRealTrees runs the whole story, with the loss of home and of one embassy, on trees that nobody made
 // for it: the system's own files and Go's.
@@ -20,7 +26,7 @@ func TestQuickstartOnRealTrees(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{strings.TrimSpace(string(root)), part(t, "/usr/share")} {
+	for _, path := range []string{part(t, strings.TrimSpace(string(root))), part(t, "/usr/share")} {
 		dir := filepath.Join(t.TempDir(), "sandbox")
 		var a struct {
 			Identical   bool
@@ -47,24 +53,27 @@ func TestQuickstartOnRealTrees(t *testing.T) {
 	}
 }
 
-// part is a folder, or, where that is too large, the first of its folders that is not.
+// part is a folder, or, where that is too large, the largest of its folders that is not.
 func part(t *testing.T, dir string) string {
 	t.Helper()
-	if sizeOf(dir) <= quickstartMost {
+	if sizeOf(dir) <= quickstartMost() {
 		return dir
 	}
+	best, most := "", int64(0)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
 		sub := filepath.Join(dir, e.Name())
-		if n := sizeOf(sub); e.IsDir() && n > 1<<20 && n <= quickstartMost {
-			return sub
+		if n := sizeOf(sub); e.IsDir() && n > most && n <= quickstartMost() {
+			best, most = sub, n
 		}
 	}
-	t.Fatalf("%s holds no folder of a usable size", dir)
-	return ""
+	if most < 1<<20 {
+		t.Fatalf("%s holds no folder of a usable size", dir)
+	}
+	return best
 }
 
 func sizeOf(dir string) (n int64) {

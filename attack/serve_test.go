@@ -39,7 +39,7 @@ func (g *ground) traceServer(x *tracer, h *host) (*tracedServer, error) {
 	case <-s.ended:
 		return nil, errors.Join(s.err, errors.New("the server does not start"))
 	}
-	for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(5 * time.Millisecond) {
+	for began := time.Now(); time.Since(began) < 5*time.Minute; time.Sleep(5 * time.Millisecond) {
 		// Not by what it prints: that is one of the calls that fail.
 		if c, err := net.Dial("tcp", h.listen); err == nil {
 			return s, c.Close()
@@ -65,7 +65,7 @@ func (s *tracedServer) stop() error {
 		_ = syscall.Kill(s.pid, sig)
 		select {
 		case <-s.ended:
-		case <-time.After(30 * time.Second):
+		case <-time.After(2 * time.Minute):
 		}
 	}
 	<-s.ended
@@ -119,7 +119,7 @@ func TestEverySystemCallOfAnEmbassy(t *testing.T) {
 	if _, err := g.traceServing(clean, register, tree, held); err != nil {
 		t.Fatal(err)
 	}
-	overGrounds(t, grounds, strikes(t, clean.named(), 60), func(g *ground, s strike) error {
+	overGrounds(t, grounds, strikes(t, clean.named(), 36), func(g *ground, s strike) error {
 		register, tree, held, err := g.begin(t, false)
 		if err != nil {
 			return err

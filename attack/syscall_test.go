@@ -207,7 +207,7 @@ func TestEverySystemCallOfABackup(t *testing.T) {
 		if _, code, err := grounds[0].traceBackup(clean, register, tree, held); err != nil || code != 0 {
 			t.Fatalf("clean run: exit %d, %v", code, err)
 		}
-		overGrounds(t, grounds, strikes(t, clean.named(), 45), func(g *ground, s strike) error {
+		overGrounds(t, grounds, strikes(t, clean.named(), 24), func(g *ground, s strike) error {
 			return g.strikeBackup(t, s, first)
 		})
 	}

@@ -43,7 +43,7 @@ func rawClient(t *testing.T, c *tls.Config) *http.Client {
 	t.Helper()
 	transport := &http.Transport{TLSClientConfig: c}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: time.Minute}
+	return &http.Client{Transport: transport, Timeout: 5 * time.Minute}
 }
 
 // ask makes a request and returns the status; header is names and values by turns.
@@ -111,7 +111,7 @@ func TestOnlyTheHybridGroupIsSpoken(t *testing.T) {
 
 // shake completes a handshake, and waits for what the server says to it.
 func shake(address string, c *tls.Config) error {
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", address, c)
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Minute}, "tcp", address, c)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func (h harm) String() string { return [...]string{"fail", "fail after", "kill b
 func calls() map[string]uint64 {
 	return map[string]uint64{
 		"write": unix.SYS_WRITE, "pwrite64": unix.SYS_PWRITE64, "writev": unix.SYS_WRITEV, "sendto": unix.SYS_SENDTO,
-		"fsync": unix.SYS_FSYNC, "fdatasync": unix.SYS_FDATASYNC, "renameat": unix.SYS_RENAMEAT,
+		"fsync": unix.SYS_FSYNC, "fdatasync": unix.SYS_FDATASYNC, "syncfs": unix.SYS_SYNCFS, "renameat": unix.SYS_RENAMEAT,
 		"renameat2": unix.SYS_RENAMEAT2, "openat": unix.SYS_OPENAT, "mkdirat": unix.SYS_MKDIRAT,
 		"unlinkat": unix.SYS_UNLINKAT, "linkat": unix.SYS_LINKAT, "fallocate": unix.SYS_FALLOCATE,
 		"ftruncate": unix.SYS_FTRUNCATE, "flock": unix.SYS_FLOCK, "fchmodat": unix.SYS_FCHMODAT, "mmap": unix.SYS_MMAP,
@@ -40,6 +40,7 @@ type tracer struct {
 	call uint64
 	at   int
 	harm harm
+	saw  func(tid int, begins bool, regs *[regWords]uint64) // every call, if there is one who looks
 
 	count  map[uint64]int
 	struck bool
@@ -122,7 +123,10 @@ func (x *tracer) follow() (code int, err error) {
 
 // Places in the registers of amd64, in words.
 const (
+	regFifth  = 9  // r8
 	regAnswer = 10 // rax
+	regSecond = 13 // rsi
+	regFirst  = 14 // rdi
 	regCall   = 15 // orig_rax
 	regWords  = 27
 )
@@ -131,6 +135,13 @@ const (
 func (x *tracer) stopped(tid int) error {
 	begins := !x.inCall[tid]
 	x.inCall[tid] = begins
+	if x.saw != nil {
+		var words [regWords]uint64
+		if err := regs(unix.PTRACE_GETREGSET, tid, &words); err != nil {
+			return err
+		}
+		x.saw(tid, begins, &words)
+	}
 	if !begins {
 		if tid == x.hurt {
 			x.hurt = 0

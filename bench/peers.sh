@@ -116,8 +116,13 @@ chancery_prepare() {
   "$chancery" state init --home "$CHANCERY_HOME" --name Benchmark --code XX --quorum 1 --custodian "custodian=$custodian"
   for ((i = 0; i < variant; i++)); do
     name=embassy$i
-    fingerprint=$("$chancery" embassy init --dir "$store/repository/$name" --name "$name" --country "${hosts[i]}" \
-      --state "$CHANCERY_HOME/charter.yaml" | grep -o 'SHA256:[A-Za-z0-9+/]*' | head -n 1)
+    fingerprint=$("$chancery" embassy init --dir "$store/repository/$name" --name "$name" --country "${hosts[i]}" | grep -o 'SHA256:[A-Za-z0-9+/]*' | head -n 1)
+    [ -e "$swift/cache/minister" ] || ssh-keygen -q -t ed25519 -N '' -f "$swift/cache/minister"
+    "$chancery" agreement draft --home "$CHANCERY_HOME" --with "${hosts[i]}" --host-name Host --name "$name" --embassy-key "$fingerprint" \
+      --signatory "minister=$swift/cache/minister.pub" --quota 10000000000 --open-as "as agreed" --out "$swift/cache/$name.agreement"
+    "$chancery" agreement sign "$swift/cache/$name.agreement" --home "$CHANCERY_HOME" --key "$CHANCERY_HOME/keys/signer"
+    "$chancery" agreement sign "$swift/cache/$name.agreement" --home "$CHANCERY_HOME" --key "$swift/cache/minister"
+    "$chancery" embassy admit --dir "$store/repository/$name" --agreement "$swift/cache/$name.agreement" --state "$CHANCERY_HOME/charter.yaml"
     "$chancery" embassy serve --dir "$store/repository/$name" --listen "127.0.0.1:$((port + i))" 2>>"$swift/cache/$name.log" &
     servers+=($!)
     until_listening $((port + i)) "$!"

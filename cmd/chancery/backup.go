@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -26,6 +27,8 @@ type backupJSON struct {
 	ExcludedBytes uint64  `json:"excluded_bytes"`
 	Complete      bool    `json:"complete"`
 	Seconds       float64 `json:"seconds"`
+
+	Cluster *clusterJSON `json:"cluster,omitempty"`
 }
 
 func backupCommand(u *ui) *cobra.Command {
@@ -46,44 +49,57 @@ func backupCommand(u *ui) *cobra.Command {
 			return err
 		}
 		defer conn.close()
-		if err := conn.watch(c.Context()); err != nil {
-			return err
-		}
-		var answers []backupJSON
-		var partial error
-		for _, name := range args {
-			a, err := conn.backup(c.Context(), u, name, tags)
-			if err != nil {
-				return fmt.Errorf("backup of %s: %w", name, err)
-			}
-			answers = append(answers, *a)
-			if !a.Complete {
-				partial = &failure{err: errPartial, code: exitPartial}
-			}
-		}
-		var v any = answers
-		if len(answers) == 1 {
-			v = answers[0]
-		}
-		if err := u.answer(v, func(w io.Writer) {
-			for i := range answers {
-				answers[i].print(w)
-			}
-		}); err != nil {
-			return err
-		}
-		for i := range answers {
-			answers[i].explain(u)
-		}
-		return partial
+		return conn.backups(c.Context(), u, args, tags)
 	}
 	return c
+}
+
+// backups makes a snapshot of each register, says so, and has it witnessed.
+func (c *connection) backups(ctx context.Context, u *ui, names, tags []string) error {
+	if err := c.watch(ctx); err != nil {
+		return err
+	}
+	var answers []backupJSON
+	var partial error
+	for _, name := range names {
+		a, err := c.backup(ctx, u, name, tags)
+		if err != nil {
+			return fmt.Errorf("backup of %s: %w", name, err)
+		}
+		answers = append(answers, *a)
+		if !a.Complete {
+			partial = &failure{err: errPartial, code: exitPartial}
+		}
+	}
+	var v any = answers
+	if len(answers) == 1 {
+		v = answers[0]
+	}
+	if err := u.answer(v, func(w io.Writer) {
+		for i := range answers {
+			answers[i].print(w)
+		}
+	}); err != nil {
+		return err
+	}
+	for i := range answers {
+		answers[i].explain(u)
+	}
+	err := c.vouch(ctx)
+	u.tell(c.note(ctx, names...), nil)
+	return errors.Join(partial, err)
 }
 
 func (c *connection) backup(ctx context.Context, u *ui, name string, tags []string) (*backupJSON, error) {
 	r, reg, err := c.register(name)
 	if err != nil {
 		return nil, err
+	}
+	if r.IsErased() {
+		return nil, &failure{err: fmt.Errorf("register %s is erased: nobody could open what is added to it", name), code: exitRefused, hint: "add it anew under another name: chancery register add NAME --home HOME …"}
+	}
+	if r.Definition.Postgres != nil {
+		return c.backupCluster(ctx, u, r, reg, tags)
 	}
 	src, err := source(&r.Definition, tags)
 	if err != nil {
@@ -97,12 +113,16 @@ func (c *connection) backup(ctx context.Context, u *ui, name string, tags []stri
 	if err != nil {
 		return nil, err
 	}
+	return backupAnswer(name, rep, time.Since(start)), nil
+}
+
+func backupAnswer(name string, rep *archive.BackupReport, took time.Duration) *backupJSON {
 	return &backupJSON{
 		Register: name, BackupReport: rep, Files: rep.Stats.Files, Folders: rep.Stats.Folders, Bytes: rep.Stats.Bytes,
 		Unchanged: rep.Stats.Unchanged, NewBytes: rep.Stats.NewBytes,
 		ExcludedCount: rep.Excluded.Count, ExcludedBytes: rep.Excluded.Bytes,
-		Complete: rep.ProblemSum == 0 && len(rep.Down) == 0 && rep.Gaps == 0, Seconds: time.Since(start).Seconds(),
-	}, nil
+		Complete: rep.ProblemSum == 0 && len(rep.Down) == 0 && rep.Gaps == 0, Seconds: took.Seconds(),
+	}
 }
 
 // source is what a definition says to read.
@@ -118,6 +138,9 @@ func (a *backupJSON) print(w io.Writer) {
 	fmt.Fprintf(w, "Snapshot %s of %s: %s in %s, %s of it new; %s stored in %s at embassies. %.1f s.\n",
 		a.Snapshot, a.Register, size(int64(a.Bytes)), plural(a.Files, "file"), size(int64(a.NewBytes)),
 		size(int64(a.StoredBytes)), plural(a.Objects, "object"), a.Seconds)
+	if c := a.Cluster; c != nil {
+		fmt.Fprintf(w, "The log from %s to %s of timeline %d is at the embassies with it: it can be recovered.\n", c.Start, c.End, c.Timeline)
+	}
 	if a.ExcludedCount > 0 {
 		fmt.Fprintf(w, "Left out by rules: %s, %s.\n", plural(a.ExcludedCount, "name"), size(int64(a.ExcludedBytes)))
 	}
@@ -138,6 +161,16 @@ func (a *backupJSON) explain(u *ui) {
 			lines = append(lines, p.Path+": "+p.What)
 		}
 		u.list(lines, int(a.ProblemSum))
+	}
+	if c := a.Cluster; c != nil {
+		if !c.Checksums {
+			u.note("The cluster has no data checksums: damage at home goes into its backups unseen.\nhint: pg_checksums --enable, while the server is stopped")
+		}
+		if len(c.Uncovered) > 0 {
+			u.note("not protected:")
+			u.list(c.Uncovered, len(c.Uncovered))
+		}
+		u.list(c.Warnings, len(c.Warnings))
 	}
 	for _, d := range a.Down {
 		u.note("without %s: %s", d.Embassy, printable(d.Why))

@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +18,7 @@ import (
 	"chancery.dev/chancery/internal/embassy"
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/postgres"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/shard"
 )
@@ -23,7 +26,11 @@ import (
 // The archive knows embassies by two small interfaces, and package embassy knows nothing of archives; here they meet.
 
 // remote is an embassy's client as the archive wants it.
-type remote struct{ *embassy.Client }
+type remote struct {
+	*embassy.Client
+	name    string
+	charter *charter.Charter // the newest that is known
+}
 
 // Check asks for what is missing, or has the embassy read its disk.
 func (r remote) Check(ctx context.Context, names []shard.Name, read bool) ([]archive.Flaw, error) {
@@ -48,6 +55,7 @@ type connection struct {
 	home    *home.Home
 	key     ed25519.PrivateKey
 	clients map[charter.EmbassyID]*embassy.Client
+	clock   func() time.Time // what snapshots claim; nil: the machine's
 	ends    []func()
 }
 
@@ -57,6 +65,37 @@ func (c *connection) later(f func()) { c.ends = append(c.ends, f) }
 // homeFlag gives a command --home.
 func homeFlag(c *cobra.Command) *string {
 	return c.Flags().String("home", os.Getenv("CHANCERY_HOME"), "home folder (default: $CHANCERY_HOME)")
+}
+
+// outFlag gives a command --out, which it requires, for a file that it makes.
+func outFlag(c *cobra.Command, what string) *string {
+	out := c.Flags().String("out", "", what+"; it must not exist")
+	required(c, "out")
+	return out
+}
+
+// required marks options of a command without which it does nothing.
+func required(c *cobra.Command, options ...string) {
+	for _, o := range options {
+		_ = c.MarkFlagRequired(o) // fails for an option that is not there alone
+	}
+}
+
+// checkName refuses what the charter would not take for a name.
+func checkName(name string) error {
+	if !charter.ValidName(name) {
+		return fmt.Errorf("%q is not a name: small letters, digits and hyphens, at most 32", name)
+	}
+	return nil
+}
+
+// accredited finds an embassy of a charter by its name.
+func accredited(ch *charter.Charter, name string) (charter.Embassy, error) {
+	e, ok := ch.EmbassyByName(name)
+	if !ok {
+		return e, &failure{err: fmt.Errorf("no accredited embassy is named %q", name), code: exitNotFound, hint: "chancery embassy list --home HOME"}
+	}
+	return e, nil
 }
 
 // connect opens a home. With exclusive nobody else may change it meanwhile; work on one register is kept apart by the
@@ -87,6 +126,40 @@ func (c *connection) close() {
 	c.home.Close()
 }
 
+// rekey takes the agent's key anew, which another charter may have named.
+func (c *connection) rekey() (err error) {
+	for id, x := range c.clients {
+		x.Close()
+		delete(c.clients, id)
+	}
+	c.key, err = c.home.AgentKey()
+	return err
+}
+
+// listing makes a command list what a home knows: the entries, each a row of a table for people.
+func listing[T any](u *ui, c *cobra.Command, title string, entries func(*home.Home) ([]T, error), row func(T) []string) *cobra.Command {
+	dir := homeFlag(c)
+	c.RunE = func(*cobra.Command, []string) error {
+		conn, err := connect(*dir, false)
+		if err != nil {
+			return err
+		}
+		defer conn.close()
+		list, err := entries(conn.home)
+		if err != nil {
+			return err
+		}
+		return u.answer(append([]T{}, list...), func(w io.Writer) {
+			var rows [][]string
+			for _, x := range list {
+				rows = append(rows, row(x))
+			}
+			table(w, title, rows)
+		})
+	}
+	return c
+}
+
 // client speaks to an accredited embassy.
 func (c *connection) client(e charter.Embassy) *embassy.Client {
 	if c.clients[e.ID] == nil {
@@ -96,13 +169,15 @@ func (c *connection) client(e charter.Embassy) *embassy.Client {
 }
 
 func dial(e charter.Embassy, state charter.StateID, key ed25519.PrivateKey) *embassy.Client {
-	return embassy.Dial(embassy.ClientConfig{URL: e.URLs[0], ServerKey: e.PublicKey(), ClientKey: key, State: state})
+	return embassy.Dial(embassy.ClientConfig{URL: e.URLs[0], ServerKey: e.PublicKey(), ClientKey: key, State: state, Origin: e.Origin})
 }
 
 // agent is who signs the heads of this home.
 func (c *connection) agent() *archive.Agent {
 	host, _ := os.Hostname()
-	return agentOf(c.home.Charter, c.key, host)
+	a := agentOf(c.home.Charter, c.key, host)
+	a.Clock = c.clock
+	return a
 }
 
 func agentOf(c *charter.Charter, key ed25519.PrivateKey, host string) *archive.Agent {
@@ -142,12 +217,15 @@ func archiveRegister(c *charter.Charter, rec *charter.Register, s *charter.Regis
 		IDKey: chunk.IDKey(s.IDKey), GearKey: s.GearKey, IndexKey: seal.Key(s.IndexKey), MaskKey: shard.MaskKey(s.MaskKey),
 		K: int(rec.K), Dir: dir,
 	}
+	if s.Kind == charter.KindPostgres {
+		reg.StreamFrom = postgres.NeedsFrom(reg)
+	}
 	for _, id := range rec.Members {
 		e, ok := c.EmbassyByID(id)
 		if !ok {
 			return nil, fmt.Errorf("register %s: embassy %s is not in the charter", s.Name, id)
 		}
-		x := remote{client(e)}
+		x := remote{client(e), e.Name, c}
 		reg.Members = append(reg.Members, archive.Member{ID: id, Name: e.Name, Objects: x, Records: x})
 	}
 	return reg, nil
@@ -157,18 +235,17 @@ func archiveRegister(c *charter.Charter, rec *charter.Register, s *charter.Regis
 // so that a kit of any age can be followed to the newest from any embassy.
 func (c *connection) tellCharter(ctx context.Context, e charter.Embassy) error {
 	x := c.client(e)
-	st, err := x.Status(ctx)
+	err := c.putCharters(ctx, e, x)
+	if errors.Is(err, embassy.ErrRefused) { // it may know the agent by the key before alone
+		if other, kerr := c.home.OtherAgentKey(); kerr == nil && other != nil {
+			before := dial(e, c.home.Charter.State.ID, other)
+			_ = c.putCharters(ctx, e, before) // what is still missing the next try says
+			before.Close()
+			err = c.putCharters(ctx, e, x)
+		}
+	}
 	if err != nil {
 		return err
-	}
-	for n := st.CharterNumber + 1; n <= c.home.Charter.Number; n++ {
-		doc, sig, err := c.home.CharterAt(n)
-		if err != nil {
-			return err
-		}
-		if err := x.PutCharter(ctx, doc, sig); err != nil {
-			return fmt.Errorf("%s: charter %d: %w", e.Name, n, err)
-		}
 	}
 	known, err := x.ListRecords(ctx, ledger.Charter, [16]byte{}, 0)
 	if err != nil {
@@ -180,6 +257,27 @@ func (c *connection) tellCharter(ctx context.Context, e charter.Embassy) error {
 			return err
 		}
 		if err := x.PutRecord(ctx, charterSlot(n), charterRecord(doc, sig)); err != nil {
+			return fmt.Errorf("%s: charter %d: %w", e.Name, n, err)
+		}
+	}
+	return nil
+}
+
+// putCharters hands an embassy the charters that it has yet to put in force.
+func (c *connection) putCharters(ctx context.Context, e charter.Embassy, x *embassy.Client) error {
+	st, err := x.Status(ctx)
+	if err != nil {
+		return err
+	}
+	for n := st.CharterNumber + 1; n <= c.home.Charter.Number; n++ {
+		doc, sig, err := c.home.CharterAt(n)
+		if err != nil {
+			return err
+		}
+		if err := c.beforeGeneration(ctx, e, n); err != nil {
+			return fmt.Errorf("%s: before charter %d: %w", e.Name, n, err)
+		}
+		if err := x.PutCharter(ctx, doc, sig); err != nil {
 			return fmt.Errorf("%s: charter %d: %w", e.Name, n, err)
 		}
 	}

@@ -22,33 +22,65 @@ func lockMemory() { _ = unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE) }
 
 func custodianCommand(u *ui) *cobra.Command {
 	return noun("custodian", "What a custodian does: make a key, look at a kit, release a share",
-		"  chancery custodian keygen --name mari --out mari.key", custodianKeygen(u), custodianKit(u), custodianRelease(u))
+		"  chancery custodian keygen --name mari --out mari.key", custodianKeygen(u), custodianKit(u), custodianRelease(u), custodianHeard(u))
+}
+
+func custodianHeard(u *ui) *cobra.Command {
+	var on string
+	c := &cobra.Command{
+		Use: "heard NAME", Short: "Note that a custodian was heard from", Args: cobra.ExactArgs(1),
+		Long: "A share is worth what its custodian is: the person must be there, with kit and key. Ask each once a year, have them run\n" +
+			"chancery custodian kit, and note it here. Status tells of those who were not heard from for nine months.",
+		Example: "  chancery custodian heard mari --home HOME",
+	}
+	dir := homeFlag(c)
+	c.Flags().StringVar(&on, "on", "", "the day, such as 2026-01-31 (default: today)")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		day := charter.DateOf(time.Now())
+		if on != "" {
+			day = charter.Date(on)
+		}
+		if !day.Valid() {
+			return usageError(c, fmt.Errorf("--on %q: want a day such as 2026-01-31", on))
+		}
+		conn, err := connect(*dir, true)
+		if err != nil {
+			return err
+		}
+		defer conn.close()
+		if err := conn.home.Heard(args[0], day); err != nil {
+			return err
+		}
+		return u.answer(map[string]string{"custodian": args[0], "on": string(day)}, func(w io.Writer) {
+			fmt.Fprintf(w, "%s was heard from on %s.\n", args[0], day)
+		})
+	}
+	return c
 }
 
 func custodianKeygen(u *ui) *cobra.Command {
-	var name, out string
+	var name string
 	c := &cobra.Command{
 		Use: "keygen", Short: "Make a custodian's or reader's key and print its public half", Args: cobra.NoArgs,
 		Long:    "Makes a post-quantum age key. The file is the secret: keep it where nobody else reaches. The line printed is\npublic: it goes into the charter, or is named as the reader of a register.",
 		Example: "  chancery custodian keygen --name mari --out mari.key",
 	}
 	c.Flags().StringVar(&name, "name", "", "the custodian's or reader's name: small letters, digits, hyphens")
-	c.Flags().StringVar(&out, "out", "", "file for the private key; it must not exist")
-	_ = c.MarkFlagRequired("name")
-	_ = c.MarkFlagRequired("out")
+	out := outFlag(c, "file for the private key")
+	required(c, "name")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if !charter.ValidName(name) {
-			return usageError(c, fmt.Errorf("%q is not a name: small letters, digits and hyphens, at most 32", name))
+		if err := checkName(name); err != nil {
+			return usageError(c, err)
 		}
 		lockMemory()
 		secret, recipient, err := custody.GenerateIdentity(name)
 		if err != nil {
 			return err
 		}
-		if err := writeNew(out, []byte(secret), 0o600); err != nil {
+		if err := writeNew(*out, []byte(secret), 0o600); err != nil {
 			return err
 		}
-		return u.answer(map[string]string{"name": name, "recipient": recipient, "file": out}, func(w io.Writer) {
+		return u.answer(map[string]string{"name": name, "recipient": recipient, "file": *out}, func(w io.Writer) {
 			fmt.Fprintln(w, recipient)
 		})
 	}
@@ -74,20 +106,27 @@ func writeNew(path string, data []byte, perm os.FileMode) error {
 }
 
 func custodianKit(u *ui) *cobra.Command {
-	var kit, identity string
+	var kit, identity, newest string
 	c := &cobra.Command{
 		Use: "kit", Short: "Look at a kit, and check the share in it", Args: cobra.NoArgs,
 		Long: "Checks that the charter in a kit is signed as it says, and with --identity that the share opens with that key and\n" +
-			"is the one that the charter commits to. Do so when a kit comes, and once a year. Nothing leaves this machine.",
+			"is the one that the charter commits to. Do so when a kit comes, and once a year. With --charter it is also held\n" +
+			"against a newer charter: a kit of an older generation of the opening key is refused. Nothing leaves this machine.",
 		Example: "  chancery custodian kit --kit kits/mari --identity mari.key",
 	}
 	c.Flags().StringVar(&kit, "kit", "", "the kit's folder")
 	c.Flags().StringVar(&identity, "identity", "", "the custodian's private key file; without it the share is not opened")
-	_ = c.MarkFlagRequired("kit")
+	c.Flags().StringVar(&newest, "charter", "", "the state's newest charter, with its .sig beside it")
+	required(c, "kit")
 	c.RunE = func(*cobra.Command, []string) error {
 		k, ch, err := readKit(kit)
 		if err != nil {
 			return err
+		}
+		if newest != "" {
+			if err := kitServes(k, ch, newest); err != nil {
+				return err
+			}
 		}
 		checked := false
 		if identity != "" {
@@ -98,11 +137,11 @@ func custodianKit(u *ui) *cobra.Command {
 			checked = true
 		}
 		a := map[string]any{
-			"state": ch.State.Name, "custodian": k.Custodian, "share": k.X, "quorum": k.Threshold, "shares": k.Total,
+			"state": ch.State.Name, "custodian": k.Custodian, "share": k.X, "generation": k.Generation, "quorum": k.Threshold, "shares": k.Total,
 			"charter": ch.Number, "charter_hash": charter.EncodeDigest(ch.Hash()), "embassies": len(k.Embassies), "share_checked": checked,
 		}
 		return u.answer(a, func(w io.Writer) {
-			fmt.Fprintf(w, "Share %d of %d for %s, custodian of %s; any %d open.\n", k.X, k.Total, k.Custodian, ch.State.Name, k.Threshold)
+			fmt.Fprintf(w, "Share %d of %d for %s, custodian of %s; any %d open. Generation %d of the opening key.\n", k.X, k.Total, k.Custodian, ch.State.Name, k.Threshold, k.Generation)
 			fmt.Fprintf(w, "Charter %d, SHA-256 %s, with %s.\n", ch.Number, charter.EncodeDigest(ch.Hash()), plural(len(k.Embassies), "embassy"))
 			if checked {
 				fmt.Fprintln(w, "The share opens with this key and is the one that the charter commits to.")
@@ -110,6 +149,25 @@ func custodianKit(u *ui) *cobra.Command {
 		})
 	}
 	return c
+}
+
+// kitServes holds a kit against a newer charter: one of another generation of the opening key opens nothing under it.
+func kitServes(k *custody.Kit, ch *charter.Charter, path string) error {
+	c, err := signedCharter(path)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.State.ID != ch.State.ID:
+		return fmt.Errorf("%s: %w: it is of %s, the kit is of %s", path, custody.ErrForeign, c.State.Name, ch.State.Name)
+	case c.Custody.Generation != k.Generation:
+		return &failure{
+			err: fmt.Errorf("share %d of custodian %s: %w: generation %d, and charter %d has generation %d",
+				k.X, k.Custodian, custody.ErrForeign, k.Generation, c.Number, c.Custody.Generation), code: exitRefused,
+			hint: "the kit of the newest generation is the one to keep; what to do with an old one: chancery custody attest --help",
+		}
+	}
+	return nil
 }
 
 // readKit reads a kit and its charter, and checks that the charter's signers signed it.
@@ -127,6 +185,10 @@ func readKit(folder string) (*custody.Kit, *charter.Charter, error) {
 	}
 	if err := c.Verify(k.Signature); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", folder, err)
+	}
+	if c.Custody.Generation != k.Generation {
+		return nil, nil, fmt.Errorf("%s: share %d of custodian %s: %w: generation %d, and its charter has generation %d",
+			folder, k.X, k.Custodian, custody.ErrForeign, k.Generation, c.Custody.Generation)
 	}
 	return k, c, nil
 }
@@ -150,7 +212,7 @@ func openShare(k *custody.Kit, c *charter.Charter, identityFile string) (custody
 }
 
 func custodianRelease(u *ui) *cobra.Command {
-	var kit, identity, request, out, fingerprint string
+	var kit, identity, request, fingerprint string
 	c := &cobra.Command{
 		Use: "release", Short: "Release a share to the machine that asks for it", Args: cobra.NoArgs,
 		Long: "Seals the own share anew, to the one machine that a request names, and bound to that request. Read the request\n" +
@@ -161,11 +223,9 @@ func custodianRelease(u *ui) *cobra.Command {
 	c.Flags().StringVar(&kit, "kit", "", "the kit's folder")
 	c.Flags().StringVar(&identity, "identity", "", "the custodian's private key file")
 	c.Flags().StringVar(&request, "request", "", "the request")
-	c.Flags().StringVar(&out, "out", "", "file for the released share; it must not exist")
+	out := outFlag(c, "file for the released share")
 	c.Flags().StringVar(&fingerprint, "fingerprint", "", "the request's fingerprint as the people who ask read it to you")
-	for _, n := range []string{"kit", "identity", "request", "out"} {
-		_ = c.MarkFlagRequired(n)
-	}
+	required(c, "kit", "identity", "request")
 	c.RunE = func(*cobra.Command, []string) error {
 		text, err := os.ReadFile(request)
 		if err != nil {
@@ -199,11 +259,11 @@ func custodianRelease(u *ui) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := writeNew(out, sealed, 0o644); err != nil {
+		if err := writeNew(*out, sealed, 0o644); err != nil {
 			return err
 		}
-		return u.answer(map[string]string{"released": out, "to": req.Node, "custodian": k.Custodian}, func(w io.Writer) {
-			fmt.Fprintf(w, "%s's share is released to %s in %s; send them that file.\n", k.Custodian, req.Node, out)
+		return u.answer(map[string]string{"released": *out, "to": req.Node, "custodian": k.Custodian}, func(w io.Writer) {
+			fmt.Fprintf(w, "%s's share is released to %s in %s; send them that file.\n", k.Custodian, req.Node, *out)
 		})
 	}
 	return c

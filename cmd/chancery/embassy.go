@@ -14,47 +14,39 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/embassy"
+	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/ledger"
 )
 
 func embassyCommand(u *ui) *cobra.Command {
 	return noun("embassy", "Run an embassy, and accredit one",
 		"  chancery embassy serve --dir E --listen 127.0.0.1:7401",
-		embassyInit(u), embassyServe(u), embassyAccredit(u), embassyRenewed(u), embassyList(u))
+		embassyInit(u), embassyAdmit(u), embassyServe(u), embassyAccredit(u), embassyRenewed(u), embassyList(u))
 }
 
 func embassyInit(u *ui) *cobra.Command {
-	var dir, name, country, state string
+	var dir, name, country string
 	c := &cobra.Command{
 		Use: "init", Short: "Make an embassy's folder and key, at the host", Args: cobra.NoArgs,
-		Long:    "Makes an embassy's folder and key from a state's charter (and its signature beside it, CHARTER.sig) and prints the\nkey's fingerprint, by which the state will know it. Nothing in the folder opens anything.",
-		Example: "  chancery embassy init --dir E --name lu --country LU --state charter.yaml",
+		Long: "Makes an embassy's folder and key and prints the key's fingerprint, by which states will know it. Nothing in the folder\n" +
+			"opens anything, and it serves nobody until a state is let in under an agreement: chancery embassy admit.",
+		Example: "  chancery embassy init --dir E --name lu --country LU",
 	}
 	c.Flags().StringVar(&dir, "dir", "", "the embassy's folder; it must not exist or be empty")
 	c.Flags().StringVar(&name, "name", "", "its name: small letters, digits, hyphens")
 	c.Flags().StringVar(&country, "country", "", "the host state's code, two capital letters")
-	c.Flags().StringVar(&state, "state", "", "the state's charter")
-	for _, n := range []string{"dir", "name", "country", "state"} {
-		_ = c.MarkFlagRequired(n)
-	}
+	required(c, "dir", "name", "country")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := checkSite(dir, name, country); err != nil {
 			return usageError(c, err)
 		}
-		doc, err := os.ReadFile(state)
-		if err != nil {
-			return err
-		}
-		sig, err := os.ReadFile(state + ".sig")
-		if err != nil {
-			return hinted(err, "the charter's signature belongs beside it: "+state+".sig")
-		}
-		fingerprint, err := embassy.Init(dir, name, country, doc, sig)
+		fingerprint, err := embassy.Establish(dir, name, country)
 		if err != nil {
 			return err
 		}
@@ -67,8 +59,8 @@ func embassyInit(u *ui) *cobra.Command {
 
 // checkSite checks what a person wrote, before anything is touched.
 func checkSite(dir, name, country string) error {
-	if !charter.ValidName(name) {
-		return fmt.Errorf("%q is not a name: small letters, digits and hyphens, at most 32", name)
+	if err := checkName(name); err != nil {
+		return err
 	}
 	if len(country) != 2 || strings.Trim(country, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
 		return fmt.Errorf("%q is not a country: two capital letters", country)
@@ -85,6 +77,7 @@ func checkSite(dir, name, country string) error {
 func embassyServe(u *ui) *cobra.Command {
 	var dir, listen string
 	var quota, reserve int64
+	var scrub time.Duration
 	c := &cobra.Command{
 		Use: "serve", Short: "Serve an embassy until interrupted", Args: cobra.NoArgs,
 		Long: "Answers home, and custodians who recover, over TLS 1.3. Both ends are known by their keys, so no certificate is\n" +
@@ -96,10 +89,14 @@ func embassyServe(u *ui) *cobra.Command {
 	c.Flags().StringVar(&listen, "listen", "127.0.0.1:7401", "address to listen at; port 0 takes a free one")
 	c.Flags().Int64Var(&quota, "quota", 0, "bytes that each state may store; 0 is without limit")
 	c.Flags().Int64Var(&reserve, "reserve", 0, "bytes of the disk to leave free (default 64 MiB)")
-	_ = c.MarkFlagRequired("dir")
+	c.Flags().DurationVar(&scrub, "scrub-every", 30*24*time.Hour, "how often it reads every object of its own disk")
+	required(c, "dir")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if scrub < time.Second {
+			return usageError(c, fmt.Errorf("--scrub-every %s: at least a second", scrub))
+		}
 		log := slog.New(slog.NewTextHandler(u.err, nil))
-		s, err := embassy.Open(dir, embassy.Options{Log: log, Quota: quota, Reserve: reserve, Version: version})
+		s, err := embassy.Open(dir, embassy.Options{Log: log, Quota: quota, Reserve: reserve, ScrubEvery: scrub, Version: version})
 		if err != nil {
 			return err
 		}
@@ -136,9 +133,7 @@ func embassyAccredit(u *ui) *cobra.Command {
 	c.Flags().StringVar(&name, "name", "", "the embassy's name")
 	c.Flags().StringVar(&address, "url", "", "its address, https://HOST:PORT")
 	c.Flags().StringVar(&fingerprint, "key", "", "the fingerprint that embassy init printed")
-	for _, n := range []string{"name", "url", "key"} {
-		_ = c.MarkFlagRequired(n)
-	}
+	required(c, "name", "url", "key")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := checkAddress(address); err != nil {
 			return usageError(c, fmt.Errorf("--url: %w", err))
@@ -158,15 +153,14 @@ func embassyAccredit(u *ui) *cobra.Command {
 		if err := conn.tellCharter(c.Context(), e); err != nil {
 			return err
 		}
-		for _, other := range conn.home.Charter.Embassies {
-			if err := conn.tellCharter(c.Context(), other); err != nil {
-				u.note("%s has not heard of the new charter yet: %v", other.Name, err)
-			}
-		}
-		return u.answer(embassyAnswer(&e), func(w io.Writer) {
+		conn.tellAll(c.Context(), u)
+		if err := u.answer(embassyAnswer(&e), func(w io.Writer) {
 			fmt.Fprintf(w, "%s (%s) is accredited in charter %d. The kits under %s/kits are renewed: hand them out again.\n",
 				e.Name, e.Country, conn.home.Charter.Number, *dir)
-		})
+		}); err != nil {
+			return err
+		}
+		return conn.vouch(c.Context())
 	}
 	return c
 }
@@ -205,15 +199,19 @@ func meet(ctx context.Context, state charter.StateID, name, address, fingerprint
 
 // adopt puts an embassy into the next charter, or its new address where it is there already.
 func (c *connection) adopt(e charter.Embassy) error {
-	next := c.home.Charter.Next()
-	old, there := c.home.Charter.EmbassyByName(e.Name)
+	next, err := c.home.Next()
+	if err != nil {
+		return err
+	}
+	_, force := c.home.Charter.EmbassyByName(e.Name)
+	old, there := next.EmbassyByName(e.Name) // in force, or proposed
 	switch {
 	case there && old.ID != e.ID:
 		return &failure{
 			err: fmt.Errorf("the charter has an embassy %s with another key", e.Name), code: exitRefused,
 			hint: "give the new embassy a name of its own: chancery embassy init --name …",
 		}
-	case there && slices.Equal(old.URLs, e.URLs):
+	case there && force && slices.Equal(old.URLs, e.URLs):
 		return nil
 	case there:
 		i := slices.IndexFunc(next.Embassies, func(x charter.Embassy) bool { return x.ID == e.ID })
@@ -221,6 +219,10 @@ func (c *connection) adopt(e charter.Embassy) error {
 		next.Embassies[i].URLs = e.URLs
 	default:
 		next.Embassies = append(next.Embassies, e)
+		next.Witnessing = next.GrownWitnessing()
+	}
+	if _, err := c.home.Enlist(&next); err != nil { // a home made before there were witnesses
+		return err
 	}
 	return c.home.Adopt(next)
 }
@@ -238,6 +240,9 @@ type embassyJSON struct {
 	FreeBytes   uint64 `json:"free_bytes,omitempty"`
 	LedgerSize  uint64 `json:"ledger_size,omitempty"`
 	Charter     uint64 `json:"charter,omitempty"`
+	Agreement   string `json:"agreement,omitempty"` // where it stands; "none" for an embassy that serves without one
+
+	expiring []expiryJSON // of its agreement
 }
 
 func embassyAnswer(e *charter.Embassy) embassyJSON {
@@ -261,6 +266,10 @@ func (e *embassyJSON) asked(ctx context.Context, x *embassy.Client) {
 		return
 	}
 	e.Objects, e.Bytes, e.FreeBytes, e.LedgerSize, e.Charter = st.Objects, st.Bytes, st.FreeBytes, st.LedgerSize, st.CharterNumber
+	e.expiring = agreementExpiries(e.Name, st.Agreement)
+	if st.Agreement != nil {
+		e.Agreement = st.Agreement.Phase
+	}
 }
 
 func embassyList(u *ui) *cobra.Command {
@@ -268,24 +277,10 @@ func embassyList(u *ui) *cobra.Command {
 		Use: "list", Short: "List the accredited embassies", Args: cobra.NoArgs,
 		Example: "  chancery embassy list --home HOME",
 	}
-	dir := homeFlag(c)
-	c.RunE = func(*cobra.Command, []string) error {
-		conn, err := connect(*dir, false)
-		if err != nil {
-			return err
+	return listing(u, c, "NAME COUNTRY ADDRESS KEY", func(h *home.Home) (list []embassyJSON, err error) {
+		for i := range h.Charter.Embassies {
+			list = append(list, embassyAnswer(&h.Charter.Embassies[i]))
 		}
-		defer conn.close()
-		list := []embassyJSON{}
-		for i := range conn.home.Charter.Embassies {
-			list = append(list, embassyAnswer(&conn.home.Charter.Embassies[i]))
-		}
-		return u.answer(list, func(w io.Writer) {
-			var rows [][]string
-			for _, e := range list {
-				rows = append(rows, []string{e.Name, e.Country, e.URL, e.Fingerprint})
-			}
-			table(w, "NAME COUNTRY ADDRESS KEY", rows)
-		})
-	}
-	return c
+		return list, nil
+	}, func(e embassyJSON) []string { return []string{e.Name, e.Country, e.URL, e.Fingerprint} })
 }

@@ -25,6 +25,9 @@ const memoryLimit = 256 << 20
 
 func main() {
 	noCores()
+	if len(os.Args) > 2 && os.Args[1] == "pg" && os.Args[2] == "wal-fetch" {
+		debug.SetTraceback("crash") // a panic exits with 2, which a server takes for the end of its log; a signal it does not
+	}
 	debug.SetGCPercent(20)
 	debug.SetMemoryLimit(memoryLimit)
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
@@ -49,7 +52,11 @@ func run(args []string, in *os.File, out, errs *os.File) int {
 	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errInterrupted
 	}
-	return u.fail(err)
+	code := u.fail(err)
+	if len(args) > 1 && args[0] == "pg" && args[1] == "wal-fetch" {
+		return fetchExit(code, err)
+	}
+	return code
 }
 
 // rootCommand puts the nouns together.
@@ -76,9 +83,33 @@ func rootCommand(u *ui) *cobra.Command {
 	root.PersistentFlags().BoolVarP(&u.quiet, "quiet", "q", false, "no progress")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError(c, err) })
 	root.AddCommand(
-		quickstartCommand(u), stateCommand(u), custodianCommand(u), embassyCommand(u), registerCommand(u),
-		backupCommand(u), snapshotCommand(u), restoreCommand(u), recoverCommand(u),
-		verifyCommand(u), repairCommand(u), statusCommand(u), manualCommand(u),
+		quickstartCommand(u),
+		stateCommand(u),
+		charterCommand(u),
+		orderCommand(u),
+		custodianCommand(u),
+		custodyCommand(u),
+		embassyCommand(u),
+		agreementCommand(u),
+		registerCommand(u),
+		backupCommand(u),
+		pgCommand(u),
+		snapshotCommand(u),
+		retentionCommand(u),
+		restoreCommand(u),
+		recoverCommand(u),
+		verifyCommand(u),
+		repairCommand(u),
+		statusCommand(u),
+		auditCommand(u),
+		auditorCommand(u),
+		agentCommand(u),
+		witnessCommand(u),
+		ledgerCommand(u),
+		meteringCommand(u),
+		receiptCommand(u),
+		evidenceCommand(u),
+		manualCommand(u),
 	)
 	strictArgs(root)
 	return root
@@ -90,7 +121,7 @@ func strictArgs(c *cobra.Command) {
 		c.Args = func(c *cobra.Command, given []string) error {
 			err := args(c, given)
 			if err == nil {
-				err = c.ValidateRequiredFlags()
+				err = errors.Join(c.ValidateRequiredFlags(), c.ValidateFlagGroups())
 			}
 			if err != nil {
 				return usageError(c, err)

@@ -18,7 +18,7 @@ func manualCommand(u *ui) *cobra.Command {
 		Example: "  chancery manual --dir /usr/local/share/man/man1",
 	}
 	c.Flags().StringVar(&dir, "dir", "", "folder for the pages")
-	_ = c.MarkFlagRequired("dir")
+	required(c, "dir")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"chancery.dev/chancery/internal/archive"
@@ -30,7 +31,9 @@ type opened struct {
 	clients    map[charter.EmbassyID]*embassy.Client
 	moved      map[string]string
 	down       []string
-	problems   []string // records at embassies that could not be used
+	problems   []string            // records at embassies that could not be used
+	seen       map[[16]byte]uint64 // the highest number of a record of each register that an embassy lists
+	fresh      []freshJSON
 }
 
 // open combines the shares. The seed lives in this function only.
@@ -66,16 +69,22 @@ func (f *recoverFlags) open() (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &opened{charter: ch, generation: ch.Custody.Generation, opening: opening, access: custody.DeriveAccessKey(seed), clients: map[charter.EmbassyID]*embassy.Client{}}
+	if public, err := charter.ParseOpeningKey(ch.Custody.OpeningKey); err != nil || !bytes.Equal(public, opening.Public().Bytes()) {
+		return nil, fmt.Errorf("charter %d: %w: its opening key is another's", ch.Number, custody.ErrInconsistent)
+	}
+	o := &opened{
+		charter: ch, generation: ch.Custody.Generation, opening: opening, access: custody.DeriveAccessKey(seed),
+		clients: map[charter.EmbassyID]*embassy.Client{}, seen: map[[16]byte]uint64{},
+	}
 	for _, s := range shares {
 		o.custodians = append(o.custodians, s.Holder)
 	}
 	return o, nil
 }
 
-// newestCharter reads every kit named, and returns the newest charter in them. They must be of one state.
+// newestCharter reads every kit named, and returns the newest charter in them, or home's. They must be of one state.
 func (f *recoverFlags) newestCharter() (*charter.Charter, error) {
-	var newest *charter.Charter
+	newest := f.base
 	for _, folder := range f.kits {
 		_, c, err := readKit(folder)
 		if err != nil {
@@ -136,6 +145,14 @@ func (f *recoverFlags) releasedShares(ch *charter.Charter) ([]custody.Share, err
 	if req.State != ch.State.ID {
 		return nil, fmt.Errorf("%s: %w", f.request, custody.ErrForeign)
 	}
+	if f.plan != nil {
+		err = req.For(f.plan)
+	} else if req.IsRefresh() {
+		err = fmt.Errorf("%w: it is for a refresh of custody", custody.ErrOtherRequest)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.request, err)
+	}
 	key, err := os.ReadFile(f.key)
 	if err != nil {
 		return nil, err
@@ -183,6 +200,11 @@ func (o *opened) newestCharter(ctx context.Context) error {
 		if next == nil {
 			return nil
 		}
+		if g := next.Custody.Generation; g != o.generation { // its embassies are as they were; its registers open with other kits
+			o.problems = append(o.problems, fmt.Sprintf("charter %d has generation %d of the opening key, and the kits of %s are of generation %d",
+				next.Number, g, strings.Join(o.custodians, ", "), o.generation))
+			return nil
+		}
 		o.charter = next
 	}
 }
@@ -190,7 +212,7 @@ func (o *opened) newestCharter(ctx context.Context) error {
 // nextCharter returns the charter that follows the present one, if any embassy holds it.
 func (o *opened) nextCharter(ctx context.Context) (*charter.Charter, error) {
 	var why error
-	answered := 0
+	answered, refused := 0, 0
 	o.down = nil
 	for _, e := range o.charter.Embassies {
 		rec, err := o.client(e).GetRecord(ctx, charterSlot(o.charter.Number+1))
@@ -201,6 +223,9 @@ func (o *opened) nextCharter(ctx context.Context) (*charter.Charter, error) {
 		if err != nil {
 			o.down = append(o.down, e.Name)
 			why = errors.Join(why, fmt.Errorf("%s: %w", e.Name, err))
+			if errors.Is(err, embassy.ErrRefused) {
+				refused++
+			}
 			continue
 		}
 		c, sig, err := parseCharterRecord(rec)
@@ -216,6 +241,13 @@ func (o *opened) nextCharter(ctx context.Context) (*charter.Charter, error) {
 	if answered == 0 {
 		if len(o.charter.Embassies) == 0 {
 			return nil, &failure{err: errors.New("the kits know of no embassy: they are from before the first was accredited"), code: exitTooFew, hint: "take kits that were renewed later, or name where one is: ask the host states"}
+		}
+		if refused == len(o.charter.Embassies) {
+			return nil, &failure{
+				err: fmt.Errorf("every embassy refuses the key of generation %d, which is what the kits of %s open: %w",
+					o.generation, strings.Join(o.custodians, ", "), why), code: exitRefused,
+				hint: "where custody was refreshed since these kits were made, take the kits of the newest generation",
+			}
 		}
 		return nil, fmt.Errorf("%w: none of %s answers: %w", archive.ErrTooFew, plural(len(o.charter.Embassies), "embassy"), why)
 	}
@@ -265,19 +297,26 @@ func (o *opened) registers(ctx context.Context) ([]foundRegister, error) {
 }
 
 // openNewest opens the records of one register, newest first, and chains them. A thief of home's
-// key can sign a record that opens and leads nowhere; then an older one counts.
+// key can sign a record that opens and leads nowhere; then an older one counts. A record that does not open is told,
+// unless another says the same of the register and opens: that one was sealed to another generation of the opening key.
 func (o *opened) openNewest(list []*charter.Register) (foundRegister, bool) {
 	var good []foundRegister
-	for _, rec := range list {
-		if len(good) > 0 && rec.Signature == good[len(good)-1].record.Signature {
+	var closed []*charter.Register
+	for i, rec := range list {
+		if i > 0 && rec.Signature == list[i-1].Signature {
 			continue // the same record from another embassy
 		}
 		s, err := home.OpenSecrets(rec, o.opening, o.generation)
 		if err != nil {
-			o.problems = append(o.problems, fmt.Sprintf("record %d of register %s does not open", rec.Sequence, rec.ID))
+			closed = append(closed, rec)
 			continue
 		}
 		good = append(good, foundRegister{record: rec, secrets: s})
+	}
+	for _, rec := range closed {
+		if !slices.ContainsFunc(good, func(g foundRegister) bool { return home.SameRegister(g.record, rec) }) {
+			o.problems = append(o.problems, fmt.Sprintf("record %d of register %s does not open", rec.Sequence, rec.ID))
+		}
 	}
 	for i := len(good) - 1; i > 0; i-- {
 		good[i-1].older = []foundRegister{good[i]}
@@ -308,6 +347,7 @@ func (o *opened) collect(ctx context.Context, e charter.Embassy, records map[[16
 			return err
 		}
 		for _, info := range list[max(0, len(list)-maxRecords):] {
+			o.seen[id] = max(o.seen[id], info.Slot.Sequence)
 			raw, err := x.GetRecord(ctx, info.Slot)
 			if err != nil {
 				return err

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/filetree"
 )
 
@@ -254,7 +257,10 @@ func embassies() [][2]string { return [][2]string{{"lu", "LU"}, {"is", "IS"}, {"
 // embassy makes one embassy, starts its server, and accredits it.
 func (q *quickstart) embassy(ctx context.Context, name, country string) error {
 	var made struct{ Fingerprint string }
-	if _, err := q.chancery(ctx, &made, "embassy", "init", "--dir", q.in(name), "--name", name, "--country", country, "--state", q.in("home", "charter.yaml")); err != nil {
+	if _, err := q.chancery(ctx, &made, "embassy", "init", "--dir", q.in(name), "--name", name, "--country", country); err != nil {
+		return err
+	}
+	if err := q.agree(ctx, name, country, made.Fingerprint); err != nil {
 		return err
 	}
 	url, err := q.serve(ctx, name)
@@ -263,6 +269,55 @@ func (q *quickstart) embassy(ctx context.Context, name, country string) error {
 	}
 	_, err = q.chancery(ctx, nil, "embassy", "accredit", "--name", name, "--url", url, "--key", made.Fingerprint)
 	return err
+}
+
+// agree has the state and the host sign an agreement about the embassy, and the embassy take it. One key stands for the
+// people of all hosts here.
+func (q *quickstart) agree(ctx context.Context, name, country, fingerprint string) error {
+	minister := q.in("minister")
+	if _, err := os.Stat(minister); err != nil {
+		if err := writeSSHKey(minister); err != nil {
+			return err
+		}
+	}
+	file := q.in(name + ".agreement.yaml")
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(q.in(), &disk); err != nil {
+		return err
+	}
+	quota := disk.Blocks * uint64(disk.Bsize) / 2
+	for _, command := range [][]string{
+		{
+			"agreement", "draft", "--with", country, "--host-name", "Host " + country, "--name", name, "--embassy-key", fingerprint,
+			"--signatory", "minister=" + minister + ".pub", "--quota", fmt.Sprint(quota), "--open-as", "as agreed", "--out", file,
+		},
+		{"agreement", "sign", file, "--key", q.in("home", "keys", "signer")},
+		{"agreement", "sign", file, "--key", minister},
+		{"embassy", "admit", "--dir", q.in(name), "--agreement", file, "--state", q.in("home", "charter.yaml")},
+	} {
+		if _, err := q.chancery(ctx, nil, command...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeSSHKey makes a key file as ssh-keygen does, and its public half beside it.
+func writeSSHKey(path string) error {
+	key, err := charter.GenerateSSHKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	defer clear(key)
+	file, err := charter.MarshalSSHKey(key, filepath.Base(path))
+	if err != nil {
+		return err
+	}
+	line, err := charter.SSHPublicKey(key.Public().(ed25519.PublicKey))
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(path, file, 0o600), os.WriteFile(path+".pub", []byte(line+"\n"), 0o644))
 }
 
 // serve starts an embassy's server, which outlives this command, and waits until it says where it listens.
@@ -289,7 +344,7 @@ func (q *quickstart) serve(ctx context.Context, name string) (string, error) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- c.Wait() }()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(2 * time.Minute)
 	defer deadline.Stop()
 	for {
 		var line struct{ URL string }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -14,9 +15,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/custody"
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/seal"
+	"chancery.dev/chancery/internal/snapshot"
 )
 
 // recoverJSON is the answer of recover.
@@ -28,6 +31,8 @@ type recoverJSON struct {
 	Empty      []string      `json:"registers_without_snapshot,omitempty"`
 	Down       []string      `json:"embassies_down,omitempty"`
 	Problems   []string      `json:"problems,omitempty"` // records at embassies that could not be used
+	Freshness  []freshJSON   `json:"freshness"`          // of each embassy that answers
+	Accepted   []string      `json:"stale_accepted,omitempty"`
 	Seconds    float64       `json:"seconds"`
 }
 
@@ -38,6 +43,13 @@ type recoverFlags struct {
 	request, key             string
 	registers, snapshots     []string
 	addresses                []string
+	acceptStale              bool
+	supplies                 []*supply         // of clusters that were recovered
+	cuts                     []*snapshot.Cut   // the parts of the cut that were found
+	done                     map[[16]byte]bool // registers of the cut that came back
+	base                     *charter.Charter  // home's, where custodians meet at home for a refresh
+	later                    []func()          // when the command ends
+	plan                     *custody.Plan     // what released shares must have been released for; nil: to recover
 }
 
 func recoverCommand(u *ui) *cobra.Command {
@@ -47,11 +59,13 @@ func recoverCommand(u *ui) *cobra.Command {
 		Long: "Needs no home and no cache: kits of enough custodians, their private keys, and the embassies. Every register's\n" +
 			"newest snapshot is restored into a folder of its name. Where custodians are in different places, this machine\n" +
 			"makes a request (recover request), each custodian releases the own share to it, and the released shares are\n" +
-			"given here with --share, --request and --key, beside one kit, whose share is not used.",
+			"given here with --share, --request and --key, beside one kit, whose share is not used. What embassies show is held\n" +
+			"against what every witness saw of their ledgers; a register that may not be its newest is refused (exit 7).",
 		Example: "  chancery recover --to DIR --kit kits/mari --identity mari.key --kit kits/jaan --identity jaan.key --kit kits/anna --identity anna.key\n" +
 			"  chancery recover --to DIR --kit kits/mari --request request.txt --key node.key --share mari.share --share jaan.share --share anna.share",
 	}
 	f.restoreFlags.add(c)
+	f.spacesBeside = true
 	fl := c.Flags()
 	fl.StringArrayVar(&f.kits, "kit", nil, "a custodian's kit; once for each")
 	fl.StringArrayVar(&f.identities, "identity", nil, "the private key file of each kit's custodian, in any order")
@@ -61,13 +75,17 @@ func recoverCommand(u *ui) *cobra.Command {
 	fl.StringArrayVar(&f.registers, "register", nil, "only this register; once for each")
 	fl.StringArrayVar(&f.snapshots, "snapshot", nil, "REGISTER@SNAPSHOT: not the newest of this register; once for each")
 	fl.StringArrayVar(&f.addresses, "embassy", nil, "NAME=URL where an embassy has moved")
-	_ = c.MarkFlagRequired("kit")
+	fl.StringVar(&f.cut, "cut", "", "the registers of this cut, all of one moment, and no others")
+	fl.BoolVar(&f.acceptStale, "accept-stale", false, "take what embassies show although witnesses saw more, or nobody vouches for it")
+	required(c, "kit")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := checkTarget(f.to); err != nil {
 			return err
 		}
 		_, missing := os.Stat(f.to)
 		start := time.Now()
+		defer f.close()
+		f.done = map[[16]byte]bool{}
 		a, err := f.run(c, u)
 		if err != nil && missing != nil {
 			_ = os.Remove(f.to) // it is only as it was when nothing is in it
@@ -82,15 +100,15 @@ func recoverCommand(u *ui) *cobra.Command {
 		for i := range a.Registers {
 			a.Registers[i].explain(u)
 		}
-		return err
+		return errors.Join(err, f.serve(c.Context(), u))
 	}
 	c.AddCommand(recoverRequest(u))
 	return c
 }
 
 func recoverRequest(u *ui) *cobra.Command {
-	var kit, out, key, node, purpose string
-	var life time.Duration
+	var f requestFlags
+	var kit, purpose string
 	c := &cobra.Command{
 		Use: "request", Short: "Ask custodians elsewhere to release their shares to this machine", Args: cobra.NoArgs,
 		Long: "Makes a one-time key for this machine, and a request that names it. Send the request to custodians, and read its\n" +
@@ -99,36 +117,51 @@ func recoverRequest(u *ui) *cobra.Command {
 		Example: "  chancery recover request --kit kits/mari --node vault-3 --purpose \"home lost on 3 May\" --out request.txt --key node.key",
 	}
 	c.Flags().StringVar(&kit, "kit", "", "any custodian's kit")
-	c.Flags().StringVar(&out, "out", "", "file for the request; it must not exist")
-	c.Flags().StringVar(&key, "key", "", "file for the one-time key; it must not exist; remove it after the recovery")
-	c.Flags().StringVar(&node, "node", "", "a name for this machine: small letters, digits, hyphens")
+	f.add(c, "recovery")
 	c.Flags().StringVar(&purpose, "purpose", "", "why, in one line for custodians to read")
-	c.Flags().DurationVar(&life, "expires", 24*time.Hour, "how long the request is valid, at most 168h")
-	for _, n := range []string{"kit", "out", "key", "node", "purpose"} {
-		_ = c.MarkFlagRequired(n)
-	}
+	required(c, "kit", "purpose")
 	c.RunE = func(*cobra.Command, []string) error {
 		_, ch, err := readKit(kit)
 		if err != nil {
 			return err
 		}
-		lockMemory()
-		req, identity, err := custody.NewRequest(rand.Reader, ch.State.ID, ch.State.Name, ch.Custody.Generation, node, purpose, time.Now(), life)
-		if err != nil {
-			return err
-		}
-		if err := writeNew(key, []byte(identity), 0o600); err != nil {
-			return err
-		}
-		if err := writeNew(out, req.Marshal(), 0o644); err != nil {
-			return err
-		}
-		a := map[string]any{"request": out, "fingerprint": req.Fingerprint(), "expires": req.Expires}
-		return u.answer(a, func(w io.Writer) {
-			fmt.Fprintf(w, "Send %s to each custodian, and read them this fingerprint by telephone:\n%s\n", out, req.Fingerprint())
-		})
+		return f.giveRequest(u, ch, purpose)
 	}
 	return c
+}
+
+// requestFlags are how a machine asks custodians to release their shares to it.
+type requestFlags struct {
+	out       *string
+	key, node string
+	life      time.Duration
+}
+
+func (f *requestFlags) add(c *cobra.Command, after string) {
+	f.out = outFlag(c, "file for the request")
+	c.Flags().StringVar(&f.key, "key", "", "file for the one-time key; it must not exist; remove it after the "+after)
+	c.Flags().StringVar(&f.node, "node", "", "a name for this machine: small letters, digits, hyphens")
+	c.Flags().DurationVar(&f.life, "expires", 24*time.Hour, "how long the request is valid, at most 168h")
+	required(c, "key", "node")
+}
+
+// giveRequest makes a request and its one-time key, writes both, and says what to do with them.
+func (f *requestFlags) giveRequest(u *ui, ch *charter.Charter, purpose string) error {
+	lockMemory()
+	req, identity, err := custody.NewRequest(rand.Reader, ch.State.ID, ch.State.Name, ch.Custody.Generation, f.node, purpose, time.Now(), f.life)
+	if err != nil {
+		return err
+	}
+	if err := writeNew(f.key, []byte(identity), 0o600); err != nil {
+		return err
+	}
+	if err := writeNew(*f.out, req.Marshal(), 0o644); err != nil {
+		return err
+	}
+	a := map[string]any{"request": *f.out, "fingerprint": req.Fingerprint(), "expires": req.Expires}
+	return u.answer(a, func(w io.Writer) {
+		fmt.Fprintf(w, "Send %s to each custodian, and read them this fingerprint by telephone:\n%s\n", *f.out, req.Fingerprint())
+	})
 }
 
 // run recovers. It returns an answer whenever some register was worked on. What is wrong with one register does not
@@ -142,13 +175,16 @@ func (f *recoverFlags) run(c *cobra.Command, u *ui) (*recoverJSON, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer o.close()
+	f.later = append(f.later, o.close)
 	o.moved = moved
 	if err := o.newestCharter(c.Context()); err != nil {
 		return nil, err
 	}
 	found, err := o.registers(c.Context())
 	if err != nil {
+		return nil, err
+	}
+	if o.fresh, err = (&vantage{charter: o.charter, client: o.client, key: o.access}).view(c.Context()); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(f.to, 0o755); err != nil {
@@ -158,10 +194,10 @@ func (f *recoverFlags) run(c *cobra.Command, u *ui) (*recoverJSON, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(work)
+	f.later = append(f.later, func() { os.RemoveAll(work) })
 	a := &recoverJSON{
 		State: o.charter.State.Name, Custodians: o.custodians, Charter: o.charter.Number,
-		Registers: []restoreJSON{}, Down: o.down, Problems: o.problems,
+		Registers: []restoreJSON{}, Down: o.down, Problems: o.problems, Freshness: o.fresh,
 	}
 	var worst []error
 	names := map[string]bool{}
@@ -187,6 +223,9 @@ func (f *recoverFlags) run(c *cobra.Command, u *ui) (*recoverJSON, error) {
 		if !names[want] {
 			worst = append(worst, fmt.Errorf("%w: %q", home.ErrNoRegister, want))
 		}
+	}
+	if f.cut != "" {
+		worst = append(worst, f.cutVerdict()...)
 	}
 	return a, a.verdict(worst)
 }
@@ -219,6 +258,12 @@ func (f *recoverFlags) register(c *cobra.Command, u *ui, o *opened, found foundR
 		return err
 	}
 	name := found.secrets.Name
+	if err := staleRegister(found.record, o.charter, o.fresh); err != nil {
+		if !f.acceptStale {
+			return err
+		}
+		a.Accepted = mayBeMissing(o.fresh)
+	}
 	reg, err := archiveRegister(o.charter, found.record, found.secrets, dir, o.client)
 	if err != nil {
 		return err
@@ -227,12 +272,23 @@ func (f *recoverFlags) register(c *cobra.Command, u *ui, o *opened, found foundR
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	head, skipped, err := r.Newest(f.snapshot(name))
+	f.later = append(f.later, r.Close) // a cluster's log is read until it has recovered
+	wanted, one := f.snapshot(name), f.restoreFlags
+	if f.cut != "" {
+		cut, err := cutNamed(c.Context(), reg, agentOf(o.charter, nil, ""), f.cut)
+		if err != nil || cut == nil {
+			return err // it is none of the cut's registers
+		}
+		f.cuts = append(f.cuts, cut)
+		if wanted, err = one.applyCut(cut); err != nil {
+			return err
+		}
+	}
+	head, skipped, err := r.Newest(wanted)
 	for _, why := range skipped {
 		a.Problems = append(a.Problems, name+": "+why)
 	}
-	if errors.Is(err, archive.ErrNoSnapshot) && f.snapshot(name) == "" {
+	if errors.Is(err, archive.ErrNoSnapshot) && wanted == "" {
 		a.Empty = append(a.Empty, name)
 		return nil
 	}
@@ -243,11 +299,49 @@ func (f *recoverFlags) register(c *cobra.Command, u *ui, o *opened, found foundR
 	if slices.ContainsFunc(a.Registers, func(x restoreJSON) bool { return x.To == to }) {
 		to += "-" + found.record.ID.String() // two registers of one name: an older one, or one that a thief added
 	}
-	rep, err := f.restore(c, u, r, head, name, to, nil)
+	var rep *restoreJSON
+	if found.secrets.Kind == charter.KindPostgres {
+		var s *supply
+		if rep, s, err = one.restoreCluster(c, u, r, head, name, to); err == nil {
+			f.supplies = append(f.supplies, s)
+		}
+	} else {
+		rep, err = f.restore(c, u, r, head, name, to, nil)
+	}
+	if err == nil && f.cut != "" {
+		f.done[[16]byte(found.record.ID)] = true
+	}
 	if rep != nil && (err == nil || errors.Is(err, errPartial) || len(found.older) == 0) {
 		a.Registers = append(a.Registers, *rep)
 	}
 	return err
+}
+
+// cutVerdict tells what of the cut is missing.
+func (f *recoverFlags) cutVerdict() []error {
+	if len(f.cuts) == 0 {
+		return []error{&failure{err: fmt.Errorf("%w: %s", errNoCut, f.cut), code: exitNotFound, hint: "without --cut every register is brought back to its newest"}}
+	}
+	if err := wholeCut(f.cuts[0], f.done); err != nil {
+		return []error{err}
+	}
+	return nil
+}
+
+// serve hands out the logs of the clusters that were recovered, each until its server has caught up.
+func (f *recoverFlags) serve(ctx context.Context, u *ui) error {
+	if f.target.noWait {
+		return nil
+	}
+	return serveAll(ctx, u, f.supplies)
+}
+
+// close ends what a recovery had open, the last first.
+func (f *recoverFlags) close() {
+	for _, end := range slices.Backward(f.later) {
+		end()
+	}
+	f.later = nil
 }
 
 // snapshot is the snapshot asked for of a register; empty is the newest.
@@ -289,5 +383,13 @@ func (a *recoverJSON) print(w io.Writer) {
 	}
 	for _, n := range a.Down {
 		fmt.Fprintf(w, "%s did not answer.\n", n)
+	}
+	for _, f := range a.Freshness {
+		if f.Why != "" && len(a.Accepted) == 0 {
+			fmt.Fprintf(w, "%s was not relied on: %s.\n", f.Embassy, printable(f.Why))
+		}
+	}
+	for _, text := range a.Accepted {
+		fmt.Fprintf(w, "Accepted as it is: %s.\n", printable(text))
 	}
 }

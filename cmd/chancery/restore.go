@@ -23,6 +23,10 @@ type restoreFlags struct {
 	setID   bool
 	devices bool
 	partial bool
+	target  targetFlags
+
+	cut          string // all registers of a moment that they have in common
+	spacesBeside bool   // tablespaces that are not named go beside the data directory: the machine is another one
 }
 
 func (f *restoreFlags) add(c *cobra.Command) {
@@ -30,7 +34,8 @@ func (f *restoreFlags) add(c *cobra.Command) {
 	c.Flags().BoolVar(&f.setID, "setid", false, "also restore setuid and setgid bits")
 	c.Flags().BoolVar(&f.devices, "devices", false, "also restore devices (as root)")
 	c.Flags().BoolVar(&f.partial, "partial", false, "where something is damaged beyond repair, keep what is whole (exit 3)")
-	_ = c.MarkFlagRequired("to")
+	f.target.add(c)
+	required(c, "to")
 }
 
 func (f *restoreFlags) options(include []string) archive.RestoreOptions {
@@ -45,8 +50,9 @@ type restoreJSON struct {
 	Register string `json:"register"`
 	To       string `json:"to"`
 	*archive.RestoreReport
-	Partial bool    `json:"partial"`
-	Seconds float64 `json:"seconds"`
+	Partial bool          `json:"partial"`
+	Seconds float64       `json:"seconds"`
+	Cluster *restoredJSON `json:"cluster,omitempty"`
 }
 
 func restoreCommand(u *ui) *cobra.Command {
@@ -54,20 +60,27 @@ func restoreCommand(u *ui) *cobra.Command {
 	var identity string
 	var include []string
 	c := &cobra.Command{
-		Use: "restore REGISTER[@SNAPSHOT]", Short: "Restore a snapshot, or some paths of it, with a reader's key", Args: cobra.ExactArgs(1),
+		Use: "restore REGISTER[@SNAPSHOT]", Short: "Restore a snapshot, or some paths of it, with a reader's key", Args: cobra.MaximumNArgs(1),
 		Long: "Restores the newest snapshot, or the one named by its number, from as many embassies as are needed. What an\n" +
 			"embassy gives wrong is made good from others and named. Where too much is lost the restore refuses, lists exactly\n" +
 			"which files are hit and leaves the folder empty (exit 6), unless --partial keeps the rest (exit 3) and lists what is\n" +
-			"missing beside it, in DIR.missing.txt. Owners come back when run as root, and only then.",
-		Example: "  chancery restore land@latest --home HOME --identity READER.key --to DIR --include deeds/2024",
+			"missing beside it, in DIR.missing.txt. Owners come back when run as root, and only then.\n\n" +
+			"Of a register that is a PostgreSQL cluster the folder becomes the data directory. A server that is started on it\n" +
+			"recovers to the moment that was named, and this command hands out its log until then: leave it running.",
+		Example: "  chancery restore land@latest --home HOME --identity READER.key --to DIR --include deeds/2024\n" +
+			"  chancery restore population --home HOME --identity READER.key --to DIR --time 2026-03-01T12:00:00Z --owner postgres",
 	}
 	dir := homeFlag(c)
 	f.add(c)
+	c.Flags().StringVar(&f.cut, "cut", "", "instead of a register: all registers of this cut, each into a folder of its name")
 	c.Flags().StringVar(&identity, "identity", "", "a reader's private key file")
 	c.Flags().StringArrayVar(&include, "include", nil, "a path in the snapshot to restore, with all below it; once for each")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		for i := range include {
 			include[i] = strings.TrimPrefix(path.Clean("/"+include[i]), "/")
+		}
+		if (len(args) == 0) == (f.cut == "") {
+			return usageError(c, errors.New("name a register, or a cut with --cut"))
 		}
 		if err := checkTarget(f.to); err != nil {
 			return err
@@ -77,7 +90,20 @@ func restoreCommand(u *ui) *cobra.Command {
 			return err
 		}
 		defer conn.close()
+		if f.cut != "" {
+			return f.runCut(c, u, conn, identity)
+		}
 		register, name := splitName(args[0])
+		def, _, err := conn.register(register)
+		if err != nil {
+			return err
+		}
+		if err := f.fits(c, def.Definition.Postgres != nil, include); err != nil {
+			return usageError(c, err)
+		}
+		if def.Definition.Postgres != nil {
+			return f.runCluster(c, u, conn, register, name, identity)
+		}
 		r, err := openReader(c.Context(), conn, register, identity)
 		if err != nil {
 			return err
@@ -163,6 +189,10 @@ func (a *restoreJSON) mark() error {
 
 func (a *restoreJSON) print(w io.Writer) {
 	if a.LostSum > 0 && !a.Partial {
+		return
+	}
+	if a.Cluster != nil {
+		a.printCluster(w)
 		return
 	}
 	fmt.Fprintf(w, "Snapshot %s of %s, %s, is in %s: %s in %s. %.1f s.\n", a.Snapshot, a.Register,

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -179,7 +180,11 @@ func field(text, path string) (string, error) {
 				continue
 			}
 			i, err := strconv.Atoi(step)
-			if err != nil || i >= len(x) {
+			if key, wanted, ok := strings.Cut(step, "="); ok { // the first element whose field is so
+				err = nil
+				i = slices.IndexFunc(x, func(e any) bool { m, ok := e.(map[string]any); return ok && fmt.Sprint(m[key]) == wanted })
+			}
+			if err != nil || i < 0 || i >= len(x) {
 				return "", fmt.Errorf("%s: no element %s of %d", path, step, len(x))
 			}
 			v = x[i]

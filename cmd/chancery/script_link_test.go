@@ -18,12 +18,16 @@ type link struct {
 	mode  string
 	next  string // the mode after more bytes
 	after int64
+	down  bool // bytes of the embassy, not of the agent
 	conns map[net.Conn]bool
 	done  bool
 }
 
-// slowness is what one block of 16 KiB takes on a slow link.
-const slowness = 5 * time.Millisecond
+// What one block of 16 KiB takes on a slow link, and on one that crawls.
+const (
+	slowness = 5 * time.Millisecond
+	crawling = 100 * time.Millisecond
+)
 
 func newLink(ts *testscript.TestScript, at, to string) *link {
 	ln, err := net.Listen("tcp", at)
@@ -51,8 +55,8 @@ func (l *link) join(from net.Conn) {
 	if !l.keep(from, to) {
 		return
 	}
-	go l.pump(to, from, 0)
-	l.pump(from, to, 1)
+	go l.pump(to, from, true)
+	l.pump(from, to, false)
 }
 
 // keep remembers the connections, so that they can be cut.
@@ -76,14 +80,14 @@ func (l *link) cut() {
 	clear(l.conns)
 }
 
-// pump moves bytes one way; those of the agent (weight 1) count.
-func (l *link) pump(from, to net.Conn, weight int64) {
+// pump moves bytes one way: down is the way of the embassy's.
+func (l *link) pump(from, to net.Conn, down bool) {
 	defer from.Close()
 	defer to.Close()
 	buf := make([]byte, 16<<10)
 	for {
 		n, err := from.Read(buf)
-		if err != nil || !l.pass(int64(n)*weight) {
+		if err != nil || !l.pass(int64(n), down) {
 			return
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
@@ -93,10 +97,10 @@ func (l *link) pump(from, to net.Conn, weight int64) {
 }
 
 // pass waits as the mode demands and reports whether the bytes may go on.
-func (l *link) pass(n int64) bool {
+func (l *link) pass(n int64, down bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.next != "" {
+	if l.next != "" && down == l.down {
 		if l.after -= n; l.after <= 0 {
 			l.set(l.next)
 			if len(l.conns) == 0 {
@@ -107,9 +111,9 @@ func (l *link) pass(n int64) bool {
 	for l.mode == "stall" && !l.done {
 		l.freed.Wait()
 	}
-	if l.mode == "slow" {
+	if pause := map[string]time.Duration{"slow": slowness, "crawl": crawling}[l.mode]; pause > 0 {
 		l.mu.Unlock()
-		time.Sleep(slowness)
+		time.Sleep(pause)
 		l.mu.Lock()
 	}
 	return l.mode != "cut" && !l.done
@@ -137,15 +141,19 @@ func (l *link) close() {
 }
 
 func cmdLink(ts *testscript.TestScript, neg bool, args []string) {
-	want(ts, neg, args, 2, 3, "link NAME whole|slow|cut|cut-once|stall [AFTER-BYTES]")
+	const usage = "link NAME whole|slow|crawl|cut|cut-once|stall [AFTER-BYTES [down]]"
+	want(ts, neg, args, 2, 4, usage)
 	l := worldOf(ts).links[args[0]]
 	if l == nil {
 		ts.Fatalf("%s has no link: embassies -via %s", args[0], args[0])
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(args) == 3 {
-		l.next, l.after = args[1], number(ts, args[2])
+	if len(args) > 2 {
+		if len(args) == 4 && args[3] != "down" {
+			ts.Fatalf("usage: %s", usage)
+		}
+		l.next, l.after, l.down = args[1], number(ts, args[2]), len(args) == 4
 		return
 	}
 	l.set(args[1])

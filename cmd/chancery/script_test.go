@@ -12,21 +12,26 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"chancery.dev/chancery/internal/pgtest"
 )
 
 // The commands are tested by the scripts in testdata/script, each in an empty folder, with the real program as
 // processes of its own and real embassies on loopback. What the scripts may say besides testscript's own words:
 //
 //	embassies [-home DIR] [-via NAME] N   a state with five custodians (any three open it) and N embassies that serve
+//	council N                             the same, where two of the people ana, jo and the custodians sign for the state
 //	serve NAME [FLAG...]                  start the server of the embassy in $WORK/NAME again, at its address
 //	start NAME COMMAND...                 start any command beside the script
 //	await NAME EMBASSY N                  wait until the embassy has N more objects than when NAME was started
 //	signal NAME INT|TERM|KILL             to a server or a command that was started
 //	ends NAME CODE                        wait for it; its output is then matched by stdout and stderr
 //	exit CODE COMMAND...                  run a command that must end with exactly this code
-//	link NAME whole|slow|cut|cut-once|stall [N]  what happens to an embassy's connections (-via), after N more bytes
+//	link NAME whole|slow|crawl|cut|cut-once|stall [N [down]]  what happens to an embassy's connections (-via), after N
+//	                                      more bytes of the agent, or of the embassy (down)
 //	json FILE PATH OP VALUE               a field of a JSON document: = != < <= > >= ~ (regular expression)
 //	jsonenv VARIABLE FILE PATH            a field into a variable
 //	fileenv VARIABLE FILE                 a file's text into a variable
@@ -46,12 +51,23 @@ import (
 //	typed FILE                            type what quickstart said to type
 //	ended SANDBOX                         wait until none of its programs runs
 //	smalldisk DIR SIZE                    mount a file system of its own
+//	says NAME PATTERN                     wait until a command that was started has written something
+//	becomes CODE COMMAND...               run a command until it ends with this code
+//	shows PATH OP VALUE COMMAND...        run a command until a field of its JSON answer is so, as json compares
+//	address VARIABLE                      a loopback address where nobody listens
+//	ledgerof VARIABLE EMBASSY             where an embassy keeps the ledger of its first state
+//	tile VARIABLE LEDGER TEXT             the largest file of a ledger with TEXT in its path
+//	people FROM TO NEED NAME=PUBLIC...    a charter of which so many of these people make agreements
+//	agree DIR NAME COUNTRY FINGERPRINT [KEY...]  the state and a host agree about an embassy, which admits it; $QUOTA bytes
+//	backdate DAYS REGISTER                what chancery backup does, by a clock that many days back
+//	claim EMBASSY A B                     with the agent's key: a delivery to the embassy that gives all of register A to B
+//	pg WHAT NAME ...                      a real PostgreSQL server (script_pg_test.go)
 //	forge KIT IDENTITY OTHER-KIT           put the share of another kit, opened with IDENTITY, into a kit
 
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) != "chancery" {
 		flag.Parse()
-		_ = flag.Set("test.parallel", "6") // scripts wait more than they work
+		_ = flag.Set("test.parallel", "5") // scripts wait more than they work
 	}
 	testscript.Main(m, map[string]func(){"chancery": main})
 }
@@ -63,20 +79,23 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", Setup: setUp, RequireExplicitExec: true, RequireUniqueNames: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"embassies": cmdEmbassies, "serve": cmdServe, "start": cmdStart, "await": cmdAwait, "signal": cmdSignal,
+			"council": cmdCouncil, "embassies": cmdEmbassies, "serve": cmdServe, "start": cmdStart, "await": cmdAwait, "signal": cmdSignal,
 			"ends": cmdEnds, "exit": cmdExit, "link": cmdLink, "json": cmdJSON, "jsonenv": cmdJSONEnv, "fileenv": cmdFileEnv,
 			"same": cmdSame, "oddtree": cmdOddTree, "random": cmdRandom, "churn": cmdChurn, "flip": cmdFlip, "edit": cmdEdit,
 			"objects": cmdObjects, "harm": cmdHarm, "smalldisk": cmdSmallDisk, "forge": cmdForge,
 			"typed": cmdTyped, "ended": cmdEnded, "touchlike": cmdTouchLike, "fill": cmdFill, "count": cmdCount, "is": cmdIs,
+			"says": cmdSays, "becomes": cmdBecomes, "ledgerof": cmdLedgerOf, "tile": cmdTile, "agree": cmdAgree, "shows": cmdShows,
+			"address": cmdAddress, "backdate": cmdBackdate, "claim": cmdClaim, "people": cmdPeople, "pg": cmdPG,
 		},
 	})
 }
 
 // setUp prepares the folder and environment of one script.
 func setUp(env *testscript.Env) error {
-	w := &world{dir: env.WorkDir, processes: map[string]*process{}, addresses: map[string]string{}, links: map[string]*link{}}
+	w := &world{dir: env.WorkDir, processes: map[string]*process{}, addresses: map[string]string{}, links: map[string]*link{}, servers: map[string]*pgtest.Server{}, t: testOf(env)}
 	env.Values[worldKey{}] = w
 	env.Defer(w.end)
+	env.Setenv("MONTH", time.Now().UTC().Format("2006-01"))
 	env.Setenv("GORACE", "atexit_sleep_ms=0")
 	env.Setenv("XDG_CACHE_HOME", "/no-cache")
 	// Scripts also run the program as other users, who must reach the folder and the program.

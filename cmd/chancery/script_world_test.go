@@ -15,16 +15,22 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"chancery.dev/chancery/internal/custody"
 	"chancery.dev/chancery/internal/home"
+	"chancery.dev/chancery/internal/pgtest"
 )
 
-// patience is how long a script waits for a condition before it fails.
-const patience = 60 * time.Second
+// patience is how long a script waits for a condition before it fails: so long that only what never comes about fails,
+// however busy the machine is.
+const patience = 5 * time.Minute
+
+// look is the pause between two looks at a condition. Shorter ones would take the time that is waited for.
+const look = 10 * time.Millisecond
 
 type worldKey struct{}
 
@@ -35,6 +41,8 @@ type world struct {
 	addresses map[string]string // embassy -> where its server listens
 	links     map[string]*link
 	endings   []func()
+	servers   map[string]*pgtest.Server
+	t         testing.TB // of the script
 }
 
 func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
@@ -149,7 +157,7 @@ func until(ts *testscript.TestScript, p *process, why string, ok func() bool) {
 			ts.Fatalf("%s: it ended before (%v): %s%s", why, p.cmd.ProcessState, p.out.String(), p.errs.String())
 		case <-deadline:
 			ts.Fatalf("%s: not within %v: %s%s", why, patience, p.out.String(), p.errs.String())
-		case <-time.After(time.Millisecond):
+		case <-time.After(look):
 		}
 	}
 }
@@ -239,7 +247,8 @@ func cmdEmbassies(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("CHANCERY_HOME", dir)
 	w := worldOf(ts)
 	for _, h := range hosts[:number(ts, args[0])] {
-		made := tell(ts, "embassy", "init", "--dir", ts.MkAbs(h[0]), "--name", h[0], "--country", h[1], "--state", filepath.Join(dir, "charter.yaml"))
+		made := tell(ts, "embassy", "init", "--dir", ts.MkAbs(h[0]), "--name", h[0], "--country", h[1])
+		agree(ts, ts.MkAbs(h[0]), h[0], h[1], made)
 		w.addresses[h[0]] = address(ts)
 		at := w.addresses[h[0]]
 		if via == h[0] {

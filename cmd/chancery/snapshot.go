@@ -13,14 +13,12 @@ import (
 
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/durable"
-	"chancery.dev/chancery/internal/home"
-	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
 func snapshotCommand(u *ui) *cobra.Command {
 	return noun("snapshot", "List, show and compare snapshots", "  chancery snapshot list land --home HOME",
-		snapshotList(u), snapshotShow(u), snapshotDiff(u))
+		snapshotList(u), snapshotShow(u), snapshotDiff(u), snapshotCut(u))
 }
 
 // headJSON is what a head says to everyone.
@@ -36,6 +34,7 @@ type headJSON struct {
 	Missing     []string  `json:"embassies_missing,omitempty"`
 	Agent       string    `json:"agent"`
 	Charter     uint64    `json:"charter"`
+	Released    string    `json:"released_by,omitempty"`
 }
 
 func (c *connection) headAnswer(h *snapshot.Head) headJSON {
@@ -78,8 +77,14 @@ func snapshotList(u *ui) *cobra.Command {
 			return err
 		}
 		list := []headJSON{}
+		released, err := archive.Released(c.Context(), reg)
+		if err != nil {
+			return err
+		}
 		err = archive.Snapshots(c.Context(), reg, conn.agent(), func(h *snapshot.Head) error {
-			list = append(list, conn.headAnswer(h))
+			a := conn.headAnswer(h)
+			a.Released = released[h.Sequence]
+			list = append(list, a)
 			return nil
 		})
 		if err != nil {
@@ -91,6 +96,9 @@ func snapshotList(u *ui) *cobra.Command {
 				at := strings.Join(h.Embassies, ",")
 				if len(h.Missing) > 0 {
 					at += " without " + strings.Join(h.Missing, ",")
+				}
+				if h.Released != "" {
+					at = "released by " + h.Released
 				}
 				rows = append(rows, []string{h.Snapshot, h.Time.Local().Format("2006-01-02 15:04:05"), size(int64(h.StoredBytes)), fmt.Sprintf("%d of %s", h.Need, at)})
 			}
@@ -108,26 +116,20 @@ func splitName(arg string) (register, snapshot string) {
 
 // openReader opens a register's snapshots with a reader's identity file. Close the connection after it.
 func openReader(ctx context.Context, conn *connection, register, identity string) (*archive.Reader, error) {
+	return openReaderIn(ctx, conn, register, identity, "")
+}
+
+// openReaderIn opens a reader whose local files are in a folder; without one, in the register's at home.
+func openReaderIn(ctx context.Context, conn *connection, register, identity, dir string) (*archive.Reader, error) {
 	if identity == "" {
 		return nil, &failure{err: errors.New("which key? this machine can write the register and not read it"), code: exitUsage, hint: "name a reader's private key file: --identity READER.key"}
 	}
-	r, reg, err := conn.register(register)
+	_, reg, key, err := conn.registerFor(register, identity)
 	if err != nil {
 		return nil, err
 	}
-	file, err := os.ReadFile(identity)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(file)
-	secrets, err := home.OpenGrant(r.Record, file)
-	if err != nil {
-		return nil, fmt.Errorf("%s with %s: %w", register, identity, err)
-	}
-	key, err := seal.NewPrivateKey(secrets.Seed)
-	clear(secrets.Seed[:])
-	if err != nil {
-		return nil, err
+	if dir != "" {
+		reg.Dir = dir
 	}
 	reader, err := archive.OpenReader(ctx, reg, conn.agent(), key)
 	if !errors.Is(err, durable.ErrLocked) {

@@ -94,6 +94,11 @@ func table(w io.Writer, header string, rows [][]string) {
 
 // progress shows how a run goes until the returned function is called. total is the bytes expected, 0 if unknown.
 func (u *ui) progress(what string, p *archive.Progress, total int64) (done func()) {
+	return u.shown(func(took time.Duration) string { return progressLine(what, p, total, took) })
+}
+
+// shown shows a line, as it is from time to time, until the returned function is called.
+func (u *ui) shown(line func(took time.Duration) string) (done func()) {
 	if u.quiet {
 		return func() {}
 	}
@@ -115,11 +120,11 @@ func (u *ui) progress(what string, p *archive.Progress, total int64) (done func(
 				}
 				return
 			case <-tick.C:
-				line := progressLine(what, p, total, time.Since(start))
+				text := line(time.Since(start))
 				if u.terminal {
-					fmt.Fprintf(u.err, "\r\x1b[K%s", line)
+					fmt.Fprintf(u.err, "\r\x1b[K%s", text)
 				} else {
-					u.note("%s", line)
+					u.note("%s", text)
 				}
 			}
 		}
@@ -175,6 +180,9 @@ func plural[N int | int64 | uint64](n N, one string) string {
 	}
 	if strings.HasSuffix(one, "y") && !strings.HasSuffix(one, "ey") {
 		return fmt.Sprintf("%d %sies", n, strings.TrimSuffix(one, "y"))
+	}
+	if strings.HasSuffix(one, "sh") || strings.HasSuffix(one, "ch") {
+		return fmt.Sprintf("%d %ses", n, one)
 	}
 	return fmt.Sprintf("%d %ss", n, one)
 }

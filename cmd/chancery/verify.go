@@ -23,19 +23,31 @@ type verifyJSON struct {
 
 func verifyCommand(u *ui) *cobra.Command {
 	var opts archive.VerifyOptions
+	var boot bootFlags
 	var identity string
 	c := &cobra.Command{
 		Use: "verify [REGISTER...]", Args: cobra.ArbitraryArgs, Short: "Check that the embassies hold what they should",
 		Long: "Asks every embassy for every object and head of the registers, and has it read them on its own disk. With --data\n" +
 			"every object is fetched and held against its name. Neither needs a key that opens; with a reader's --identity\n" +
 			"every pack is opened too, and every chunk held against its id. Exit 3 when something is missing that chancery repair\n" +
-			"can make again, 6 when something is lost, 8 when too few embassies answer to tell.",
-		Example: "  chancery verify --home HOME --data",
+			"can make again, 6 when something is lost, 8 when too few embassies answer to tell.\n\n" +
+			"With --boot it proves that a cluster comes back: restores it, starts a real server on it with no network, replays its\n" +
+			"log to the end, has every table and index read (pg_amcheck) and asks what the register asserts. What came of it is\n" +
+			"signed and kept by the embassies, who learn only that it was made. Exit 6 when the cluster does not come back as it was.",
+		Example: "  chancery verify --home HOME --data\n" +
+			"  chancery verify population --boot --identity READER.key --home HOME",
 	}
 	dir := homeFlag(c)
 	c.Flags().BoolVar(&opts.Data, "data", false, "fetch everything and check it here")
 	c.Flags().StringVar(&identity, "identity", "", "a reader's private key file: also open everything")
+	boot.add(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if err := boot.check(c, args, opts.Data, identity); err != nil {
+			return usageError(c, err)
+		}
+		if boot.boot {
+			return boot.run(c, u, *dir, args[0], identity)
+		}
 		return overRegisters(c, u, *dir, args, "verify", func(ctx context.Context, conn *connection, name string, p *archive.Progress) (*archive.VerifyReport, error) {
 			r, reg, err := conn.register(name)
 			if err != nil {
@@ -73,11 +85,20 @@ func grantedKey(r *home.Register, identity string) (*seal.PrivateKey, error) {
 	return seal.NewPrivateKey(secrets.Seed)
 }
 
+// registerFor opens a register for the archive, with its key where a reader's identity is named.
+func (c *connection) registerFor(name, identity string) (r *home.Register, reg *archive.Register, key *seal.PrivateKey, err error) {
+	if r, reg, err = c.register(name); err == nil && identity != "" {
+		key, err = grantedKey(r, identity)
+	}
+	return r, reg, key, err
+}
+
 func repairCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use: "repair [REGISTER...]", Args: cobra.ArbitraryArgs, Short: "Make what an embassy lacks out of what others hold",
 		Long: "Finds objects that an embassy lacks or holds damaged, makes them again out of others, with no key that opens,\n" +
-			"and takes new receipts. Embassies are also given the charters and heads they lack. What is listed was wrong before;\n" +
+			"and takes new receipts. Embassies are also given the charters, heads and proofs they lack, and what audits found lost they\n" +
+			"are asked to show again. What is listed was wrong before;\n" +
 			"the exit code says how things stand now: 0 whole, 3 not yet, 6 lost.",
 		Example: "  chancery repair --home HOME",
 	}
@@ -93,6 +114,9 @@ func repairCommand(u *ui) *cobra.Command {
 					_ = conn.tellCharter(ctx, e) // one that does not answer is reported by the repair itself
 					_ = conn.announceTo(ctx, e, r)
 				}
+			}
+			if proofs, err := r.Proofs(); err == nil && len(proofs) > 0 {
+				_, _, _ = archive.PublishProofs(ctx, reg, proofs) // as above
 			}
 			return archive.Repair(ctx, reg, conn.agent(), p)
 		})
@@ -145,6 +169,9 @@ func overRegisters(c *cobra.Command, u *ui, dir string, args []string, what stri
 	}
 	for _, a := range list {
 		a.explain(u)
+	}
+	if what == "repair" {
+		return errors.Join(worst, conn.vouch(c.Context()), conn.shownAgain(c.Context()))
 	}
 	return worst
 }

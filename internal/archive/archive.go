@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/chunk"
@@ -91,7 +92,15 @@ type Register struct {
 	Members  []Member       // in the order of shares
 	K        int            // shares needed
 	Dir      string         // local folder: index, journal, heads; lost without harm
+	Listed   int            // packs that one release lists at most; 0: MaxListed
+
+	// StreamFrom returns the first stretch of the register's stream that a snapshot needs, by the position that its head
+	// bears. Nil where the register has no stream.
+	StreamFrom func(*snapshot.Head) (uint64, error)
 }
+
+// MaxListed is how many objects one order can have an embassy remove: the list travels beside it (embassy-api.md, Orders).
+const MaxListed = 500_000
 
 // Agent signs heads.
 type Agent struct {
@@ -100,6 +109,15 @@ type Agent struct {
 	CharterHash   [32]byte
 	Trusted       []ed25519.PublicKey // agents whose heads count
 	Host          string
+	Clock         func() time.Time // which snapshots claim, and nothing is decided by; nil: the machine's
+}
+
+// now is what the agent's clock says.
+func (a *Agent) now() time.Time {
+	if a.Clock == nil {
+		return time.Now()
+	}
+	return a.Clock()
 }
 
 // objectBatch is how many names one question to an embassy holds.
@@ -139,6 +157,12 @@ func (s *site) strike(err error) {
 
 // answered notes a read that did not fail.
 func (s *site) answered() { s.strikes.Store(0) }
+
+// again gives a site that was down another chance: of a run that takes hours.
+func (s *site) again() {
+	s.strikes.Store(0)
+	s.down.Store(nil)
+}
 
 func (s *site) up() bool { return s.down.Load() == nil }
 

@@ -76,29 +76,13 @@ func Backup(ctx context.Context, reg *Register, agent *Agent, src Source, progre
 	if progress == nil {
 		progress = &Progress{}
 	}
-	started := time.Now()
-	sites := reg.sites()
-	run, err := openRun(ctx, reg, agent, sites, true)
+	started := agent.now()
+	m, err := begin(ctx, reg, agent)
 	if err != nil {
 		return nil, err
 	}
-	defer run.close()
-	if run.torn && len(up(sites)) < len(sites) { // what is not known now may be known when the others answer
-		return nil, fmt.Errorf("%w: a part of the index, and not every embassy answers", ErrDamaged)
-	}
-	known, err := openKnown(reg, run.index)
-	if err != nil {
-		return nil, err
-	}
-	defer known.close()
-	if err := known.resume(ctx, sites); err != nil {
-		return nil, err
-	}
-	w, err := newWriter(ctx, reg, sites, known)
-	if err != nil {
-		return nil, err
-	}
-	defer w.stop(nil)
+	defer m.end()
+	run, w := m.run, m.w
 	b, err := newBackup(w.ctx, run, w, src, progress)
 	if err != nil {
 		w.abort(err)
@@ -123,29 +107,76 @@ func Backup(ctx context.Context, reg *Register, agent *Agent, src Source, progre
 	}
 	payload := &snapshot.Payload{
 		Root: root, Path: src.Path, Host: agent.Host, Stats: b.stats.total(w),
-		Started: started.UnixNano(), Finished: time.Now().UnixNano(),
+		Started: started.UnixNano(), Finished: agent.now().UnixNano(),
 		Problems: problems, ProblemCount: uint64(b.problems.count),
 		Excluded: b.excluded, OtherFileSystems: b.otherFS, Tags: src.Tags,
 	}
-	head, err := commit(ctx, run, w, payload)
+	head, err := commit(ctx, run, w, payload, nil)
 	if err != nil {
 		b.seenNext.abort()
 		return nil, err
 	}
-	rep := b.report(head, payload, sites, known)
+	rep := b.report(head, payload, m)
 	// From here on there is a snapshot, whatever goes wrong on the local disk; the next run makes that good.
-	if err := errors.Join(run.settle(known, head), b.seenNext.commit(head.Hash())); err != nil {
+	if err := errors.Join(run.settle(m.known, head), b.seenNext.commit(head.Hash())); err != nil {
 		rep.Local = err.Error()
 	}
 	return rep, nil
 }
 
-func (b *backup) report(head *snapshot.Head, p *snapshot.Payload, sites []*site, k *known) *BackupReport {
+func (b *backup) report(head *snapshot.Head, p *snapshot.Payload, m *making) *BackupReport {
+	rep := m.report(head, p)
+	rep.Problems, rep.ProblemSum = b.problems.list, uint64(b.problems.count)
+	rep.Excluded, rep.OtherFS = b.excluded, b.otherFS
+	return rep
+}
+
+// making is a snapshot that is being made: what is known already, and where the rest goes.
+type making struct {
+	run   *run
+	known *known
+	w     *writer
+}
+
+// begin brings a register's history up to date and opens its writer; end releases both. With fewer than k embassies it
+// fails with ErrTooFew.
+func begin(ctx context.Context, reg *Register, agent *Agent) (_ *making, err error) {
+	m := &making{}
+	sites := reg.sites()
+	if m.run, err = openRun(ctx, reg, agent, sites, newest); err != nil {
+		return nil, err
+	}
+	if m.run.torn && len(up(sites)) < len(sites) { // what is not known now may be known when the others answer
+		m.run.close()
+		return nil, fmt.Errorf("%w: a part of the index, and not every embassy answers", ErrDamaged)
+	}
+	if m.known, err = openKnown(reg, m.run.index, m.run.orders.leaving); err != nil {
+		m.run.close()
+		return nil, err
+	}
+	if err = m.known.resume(ctx, sites); err == nil {
+		m.w, err = newWriter(ctx, reg, sites, m.known)
+	}
+	if err != nil {
+		m.known.close()
+		m.run.close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *making) end() {
+	m.w.stop(nil)
+	m.known.close()
+	m.run.close()
+}
+
+// report is what every snapshot has to tell.
+func (m *making) report(head *snapshot.Head, p *snapshot.Payload) *BackupReport {
 	return &BackupReport{
 		Snapshot: SnapshotName(head.Sequence), Sequence: head.Sequence, Stats: p.Stats,
 		Packs: head.Packs, Objects: head.Objects, StoredBytes: head.Stored,
-		Problems: b.problems.list, ProblemSum: uint64(b.problems.count), Excluded: b.excluded, OtherFS: b.otherFS,
-		Down: downs(sites), Gaps: k.gaps, Head: head, Faults: b.run.faults.all(),
+		Down: downs(m.run.sites), Gaps: m.known.gaps, Head: head, Faults: m.run.faults.all(),
 	}
 }
 

@@ -20,7 +20,7 @@ func TestTheHeapDoesNotGrowWithARun(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ix.Close()
-	k, err := openKnown(&Register{Dir: dir, K: 1, Members: make([]Member, 1)}, ix)
+	k, err := openKnown(&Register{Dir: dir, K: 1, Members: make([]Member, 1)}, ix, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,8 @@ package archive
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"chancery.dev/chancery/internal/snapshot"
@@ -65,7 +67,7 @@ type SiteStanding struct {
 func Stand(ctx context.Context, reg *Register, agent *Agent, now time.Time) (*Standing, error) {
 	sites := reg.sites()
 	st := &Standing{}
-	r, err := openRun(ctx, reg, agent, sites, false)
+	r, err := openRun(ctx, reg, agent, sites, whole)
 	switch {
 	case err == nil:
 		defer r.close()
@@ -220,4 +222,64 @@ func (r *Reader) diffOne(ctx context.Context, path string, c *snapshot.Change, y
 		after = nil
 	}
 	return r.diff(ctx, path, before, after, yield)
+}
+
+// lookup finds the entry of a path below a folder's; the path is without a leading "/".
+func (r *Reader) lookup(ctx context.Context, from *snapshot.Entry, p string) (*snapshot.Entry, error) {
+	e := from
+	for name := range strings.SplitSeq(p, "/") {
+		var next *snapshot.Entry
+		if e.Kind == snapshot.Dir {
+			for child, err := range r.List(ctx, e) {
+				if err != nil {
+					return nil, err
+				}
+				if child.Name == name {
+					next = &child
+					break
+				}
+			}
+		}
+		if next == nil {
+			return nil, fmt.Errorf("%w: %q", ErrNoPath, p)
+		}
+		e = next
+	}
+	return e, nil
+}
+
+// ErrLarge means that a file is larger than whoever reads it into memory allows.
+var ErrLarge = errors.New("larger than allowed")
+
+// ReadFile returns a file of a snapshot of at most so many bytes: for the small files that tell what the others are.
+// ErrNoPath where it is not there, ErrLarge beyond the bytes, ErrDamaged where it cannot be put together.
+func (r *Reader) ReadFile(ctx context.Context, head *snapshot.Head, p string, most int) ([]byte, error) {
+	payload, err := r.Payload(head)
+	if err != nil {
+		return nil, err
+	}
+	e, err := r.lookup(ctx, &payload.Root, p)
+	if err != nil {
+		return nil, err
+	}
+	if e.Kind != snapshot.File || e.Size > uint64(most) {
+		return nil, fmt.Errorf("%q: %w", p, ErrLarge)
+	}
+	extents, err := r.extents(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]byte, 0, e.Size)
+	for i := range extents {
+		if x := &extents[i]; x.Hole {
+			out = append(out, make([]byte, x.HoleLength)...)
+			continue
+		}
+		raw, err := r.tree.read(ctx, &extents[i])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, raw...)
+	}
+	return out, nil
 }

@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
-	"time"
 
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/index"
@@ -25,29 +25,58 @@ func (r *Register) headMeta(seq uint64) pack.Meta {
 	return r.meta(pack.Head, id, 0)
 }
 
+// sourceMeta is the meaning that a head's source position is sealed with, under the index key: agents read it, too.
+func (r *Register) sourceMeta(seq uint64) pack.Meta {
+	m := r.headMeta(seq)
+	m.Kind = pack.Source
+	return m
+}
+
+// Position opens the position of its source that a head bears; nothing where it bears none. It needs no key that opens.
+// Errors wrap ErrDamaged.
+func (r *Register) Position(head *snapshot.Head) ([]byte, error) {
+	if len(head.Source) == 0 {
+		return nil, nil
+	}
+	m := r.sourceMeta(head.Sequence)
+	m.K, m.N = head.K, uint8(len(head.Members))
+	p, err := pack.OpenNote(&r.IndexKey, m, head.Source)
+	if err != nil {
+		return nil, fmt.Errorf("head %d: position: %w: %w", head.Sequence, ErrDamaged, err)
+	}
+	return p, nil
+}
+
 // commit makes what a writer stored a snapshot. In this order, so that each step only refers to what is durable:
 //
-//	index packs at k embassies
-//	receipts of every object from every embassy that is up
+//	index packs and references at k embassies
+//	receipts of every object from every embassy that is up, and deliveries to it
 //	the head on the local disk
 //	the head at every embassy that is up, and its receipts
 //	(then settle: index and journal)
 //
 // A crash before the local head leaves the journal: the next run resumes. A crash after it leaves a head that the
 // next run publishes together with its own.
-func commit(ctx context.Context, r *run, w *writer, payload *snapshot.Payload) (*snapshot.Head, error) {
+func commit(ctx context.Context, r *run, w *writer, payload *snapshot.Payload, m *moving) (*snapshot.Head, error) {
 	refs, err := storeIndex(w)
 	if err != nil {
 		return nil, err
 	}
-	takeReceipts(ctx, r, w.known, refs)
+	references, err := r.reference(ctx, w, m)
+	if err != nil {
+		return nil, err
+	}
+	takeReceipts(ctx, r, w.known, slices.Concat(refs, references))
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	if err := enough(r.sites, r.reg.K); err != nil {
 		return nil, err
 	}
-	head, err := r.makeHead(w, payload, refs)
+	if err := r.stays(ctx, w.known, m != nil); err != nil {
+		return nil, err
+	}
+	head, err := r.makeHead(w, payload, refs, references)
 	if err != nil {
 		return nil, err
 	}
@@ -92,8 +121,8 @@ func storeIndex(w *writer) ([]snapshot.PackRef, error) {
 	return refs, err
 }
 
-// takeReceipts asks every site for the receipts of what it was sent, and keeps them. A site that cannot give them
-// has not stored it.
+// takeReceipts asks every site for the receipts of what it was sent, keeps them, and leaves it the deliveries. A site
+// that cannot give receipts has not stored it.
 func takeReceipts(ctx context.Context, r *run, k *known, index []snapshot.PackRef) {
 	var all sync.WaitGroup
 	for _, s := range r.sites {
@@ -109,8 +138,16 @@ func takeReceipts(ctx context.Context, r *run, k *known, index []snapshot.PackRe
 	all.Wait()
 }
 
-// receiptsOf takes one site's receipts of its objects, in batches.
+// receiptsOf takes one site's receipts of its objects, in batches, and signs for each that it was sent.
 func (r *run) receiptsOf(ctx context.Context, s *site, k *known, index []snapshot.PackRef) error {
+	n, err := objectsOf(s, k)
+	if err != nil {
+		return err
+	}
+	sent, err := r.deliver(ctx, s, r.history.last+1, n+len(index))
+	if err != nil {
+		return err
+	}
 	part := 0
 	var names []shard.Name
 	flush := func() error {
@@ -123,6 +160,11 @@ func (r *run) receiptsOf(ctx context.Context, s *site, k *known, index []snapsho
 		}
 		if err != nil {
 			return err
+		}
+		for _, n := range names {
+			if err := sent.add(ctx, n); err != nil {
+				return err
+			}
 		}
 		names = names[:0]
 		part++
@@ -145,7 +187,24 @@ func (r *run) receiptsOf(ctx context.Context, s *site, k *known, index []snapsho
 			return err
 		}
 	}
-	return flush()
+	if err := flush(); err != nil {
+		return err
+	}
+	return sent.finish(ctx)
+}
+
+// objectsOf counts the packs of which a site has its share.
+func objectsOf(s *site, k *known) (n int, err error) {
+	if len(k.absent) == 0 {
+		return k.packs, nil
+	}
+	err = k.whole(func(p snapshot.IndexedPack) error {
+		if !k.absent[p.Ref.Shares[s.share]] {
+			n++
+		}
+		return nil
+	})
+	return n, err
 }
 
 // keepReceipts writes receipts beside the heads: they are what convicts an embassy that denies later. part is 0 for
@@ -170,7 +229,7 @@ func (r *run) keepReceipts(s *site, part int, receipts []ledger.Receipt) error {
 	return durable.WriteFile(filepath.Join(dir, fmt.Sprintf("%012d-%03d", seq, part)), data, 0o600)
 }
 
-func (r *run) makeHead(w *writer, payload *snapshot.Payload, refs []snapshot.PackRef) (*snapshot.Head, error) {
+func (r *run) makeHead(w *writer, payload *snapshot.Payload, refs, references []snapshot.PackRef) (*snapshot.Head, error) {
 	seq := r.history.last + 1
 	plain, err := payload.Bytes()
 	if err != nil {
@@ -180,11 +239,17 @@ func (r *run) makeHead(w *writer, payload *snapshot.Payload, refs []snapshot.Pac
 	if err != nil {
 		return nil, err
 	}
+	var source []byte
+	if len(r.position) > 0 {
+		if source, err = pack.SealNote(rand.Reader, &r.reg.IndexKey, r.reg.sourceMeta(seq), r.position); err != nil {
+			return nil, err
+		}
+	}
 	head := &snapshot.Head{
-		Version: 1, State: r.reg.State, Register: r.reg.ID, Sequence: seq, Manifest: manifest, Index: refs,
-		Packs:   uint64(w.known.packs + len(refs)),
+		Version: snapshot.HeadVersion, State: r.reg.State, Register: r.reg.ID, Sequence: seq, Source: source, Manifest: manifest,
+		Index: refs, References: references, Packs: uint64(w.known.packs + len(refs) + len(references)),
 		Objects: uint64(w.objects.Load() + w.known.objects), Stored: uint64(w.sent.Load() + w.known.stored),
-		K: uint8(r.reg.K), CharterVersion: r.agent.CharterNumber, CharterHash: r.agent.CharterHash, Time: time.Now().UnixNano(),
+		K: uint8(r.reg.K), CharterVersion: r.agent.CharterNumber, CharterHash: r.agent.CharterHash, Time: r.agent.now().UnixNano(),
 	}
 	if seq > 1 {
 		prev, err := r.history.head(seq - 1)
@@ -240,7 +305,11 @@ func (r *run) publish(ctx context.Context) error {
 // is emptied: the next run fills it from the embassies.
 func (r *run) settle(k *known, head *snapshot.Head) error {
 	add := indexAdder{index: r.index}
-	if err := k.whole(add.pack); err != nil {
+	var ids []pack.ID
+	if err := k.whole(func(p snapshot.IndexedPack) error {
+		ids = append(ids, p.Ref.ID)
+		return add.pack(p)
+	}); err != nil {
 		return err
 	}
 	if !r.torn {
@@ -249,6 +318,14 @@ func (r *run) settle(k *known, head *snapshot.Head) error {
 	err := add.flush()
 	if errors.Is(err, index.ErrDamaged) || err == nil && r.index.Err() != nil {
 		err = r.index.Reset()
+	}
+	if err == nil && r.numbers.through+1 == head.Sequence {
+		if err = r.numbers.add(head, ids); err == nil {
+			err = r.numbers.flush()
+		}
+	}
+	if err == nil {
+		err = r.keepNeeds(head)
 	}
 	if err != nil {
 		return err

@@ -187,6 +187,9 @@ type attempt struct {
 	busy  int
 	in    chan share
 
+	silent int   // that did not answer now
+	why    error // the last of them
+
 	spared bool // the spare buffer is in use
 }
 
@@ -225,6 +228,9 @@ func (a *attempt) gather() error {
 			if err := enough(a.f.sites, k); err != nil {
 				return err
 			}
+			if silent := a.silent + len(a.f.sites) - len(a.order); a.silent > 0 && len(a.good)+silent >= k {
+				return fmt.Errorf("%w: pack %s: %d good shares of %d needed, and %d embassies did not answer: %w", ErrTooFew, a.ref.ID, len(a.good), k, silent, a.why)
+			}
 			return fmt.Errorf("%w: pack %s: %d good shares of %d needed", ErrDamaged, a.ref.ID, len(a.good), k)
 		}
 		select {
@@ -256,6 +262,7 @@ func (a *attempt) take(s share) {
 		a.blame(s.number, "wrong size")
 	case s.err != nil:
 		a.blame(s.number, s.err.Error())
+		a.silent, a.why = a.silent+1, s.err
 		site.strike(fmt.Errorf("reading object %s: %w", a.ref.Shares[s.number], s.err))
 		return
 	default:

@@ -44,7 +44,7 @@ const smallListing = 8 << 10
 // finish stores a folder's listing, or finds that it is stored, and tells the parent where.
 func (b *backup) finish(f *folder) error {
 	var r fileResult
-	if f.same && !f.grown.Load() && b.stillKnown(f.known.listing) {
+	if f.same && !f.grown.Load() && b.allKnown(f.known.listing) {
 		r = fileResult{extents: f.known.listing, size: f.known.size, files: f.known.files}
 		b.seenNext.add(b.key.folder(f.rel), f.raw)
 	} else {
@@ -184,7 +184,7 @@ func (b *backup) storeSmallListings(p *press, f *folder) error {
 
 // recall fills in the files of a folder that is as it was seen, because a folder below it is not.
 func (b *backup) recall(f *folder) {
-	files := f.known.each()
+	files := f.known.byPrint()
 	var state []byte
 	for i := range f.items {
 		it := &f.items[i]
@@ -193,7 +193,7 @@ func (b *backup) recall(f *folder) {
 		}
 		state = appendState(state[:0], it)
 		old := files[b.key.print(state)]
-		f.files[i] = fileResult{extents: old.extents, flags: old.flags, size: uint64(it.Stat.Size), got: true}
+		f.files[i] = fileResult{extents: old.extents, deep: old.deep, flags: old.flags, size: uint64(it.Stat.Size), got: true}
 	}
 }
 
@@ -231,7 +231,7 @@ func (b *backup) entry(f *folder, i int) (snapshot.Entry, bool) {
 	}
 	if it.Stat.Kind == filetree.File && r.flags&snapshot.Partial == 0 && b.settled(&it.Stat) {
 		state := appendState(nil, it)
-		f.record.add(b.key.print(state), r.flags, r.extents)
+		f.record.add(b.key.print(state), &seenFile{flags: r.flags, extents: r.extents, deep: r.deep})
 	}
 	return b.storable(f, e)
 }

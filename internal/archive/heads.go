@@ -25,6 +25,8 @@ type history struct {
 	last    uint64
 	lag     map[int]uint64 // share -> the sequence after which this site lacks heads
 	faults  *faults        // heads that are not what they should be
+	fork    uint64         // the first number that two heads claim; 0 while there is none
+	forked  error          // who holds the other
 }
 
 // openHistory reads what is kept locally; sync brings it up to date. The local copy counts as far as it is without a
@@ -116,7 +118,8 @@ func (h *history) accept(b []byte) (*snapshot.Head, error) {
 
 // sync asks every site for its heads, takes over what is new, and compares what is known. A site that does not
 // answer is down; one that shows something else than a head of this register is at fault and is passed over; two
-// heads for one place, both signed by an agent, are a fork. With quick, sites are asked only for the end of the chain.
+// heads for one place, both signed by an agent, are a fork, which is noted and left to whoever asked. With quick, sites
+// are asked only for the end of the chain.
 func (h *history) sync(ctx context.Context, sites []*site, need int, quick bool) error {
 	lists := make([][]ledger.RecordInfo, len(sites))
 	from := make([]uint64, len(sites))
@@ -278,14 +281,34 @@ func (h *history) take(ctx context.Context, s *site, r ledger.RecordInfo) error 
 	}
 	switch {
 	case seq <= h.last:
-		return fmt.Errorf("%w: %s holds another head %d of this register, signed by an agent", ErrForked, s.Name, seq)
+		h.dispute(seq, fmt.Errorf("%w: %s holds another head %d of this register, signed by an agent", ErrForked, s.Name, seq))
+		return nil
 	case seq > h.last+1:
 		return nil // what was before it turned out wrong
 	}
-	if _, err := h.accept(b); err != nil {
+	_, err = h.accept(b)
+	if errors.Is(err, ErrForked) { // it follows another head than the one before it here
+		h.dispute(seq-1, fmt.Errorf("%s: %w", s.Name, err))
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", s.Name, err)
 	}
 	return nil
+}
+
+// dispute notes a fork. The lowest number counts.
+func (h *history) dispute(seq uint64, why error) {
+	if h.fork == 0 || seq < h.fork {
+		h.fork, h.forked = seq, why
+	}
+}
+
+// undisputed leaves of the chain what was before the fork, if there is one: no agent has signed anything else of it.
+func (h *history) undisputed() {
+	if h.fork > 0 {
+		h.last = min(h.last, h.fork-1)
+	}
 }
 
 // publish gives every site that is up the heads it lacks, up to the newest.

@@ -33,6 +33,8 @@ type known struct {
 	reg       *Register
 	committed *index.Index // packs that heads name
 	lost      lostPacks    // those of them that cannot be brought back
+	leaving   leavingPacks // those of them that an order removes, or will
+	needs     *needs       // those of them that the snapshot being made needs
 	pending   *index.Index // packs of the journal, but for the newest
 	path      string
 	file      *os.File
@@ -61,7 +63,7 @@ const (
 )
 
 // openKnown opens what a run needs to know; close releases it.
-func openKnown(reg *Register, committed *index.Index) (*known, error) {
+func openKnown(reg *Register, committed *index.Index, leaving leavingPacks) (*known, error) {
 	dir := reg.Dir
 	pending, err := index.Open(filepath.Join(dir, "pending"))
 	if errors.Is(err, index.ErrDamaged) {
@@ -76,7 +78,7 @@ func openKnown(reg *Register, committed *index.Index) (*known, error) {
 		return nil, err
 	}
 	return &known{
-		lost: lost, reg: reg, partly: make([]bool, len(reg.Members)), committed: committed, pending: pending, path: filepath.Join(dir, "journal"),
+		lost: lost, leaving: leaving, needs: newNeeds(), reg: reg, partly: make([]bool, len(reg.Members)), committed: committed, pending: pending, path: filepath.Join(dir, "journal"),
 		fresh: map[chunk.ID]struct{}{}, absent: map[shard.Name]bool{},
 	}, nil
 }
@@ -96,13 +98,15 @@ func (k *known) close() {
 	k.pending.Close()
 }
 
-// kept reports whether a head's packs hold the chunk, in one that is not lost.
+// kept reports whether a head's packs hold the chunk, in one that is there and stays, and notes that the snapshot being
+// made needs that pack.
 func (k *known) kept(id chunk.ID) bool {
-	if len(k.lost) == 0 {
-		return k.committed.Has(id)
+	in, ok := k.committed.Where(id)
+	if !ok || k.lost[in] || k.leaving[in] {
+		return false
 	}
-	loc, ok := k.committed.Lookup(id)
-	return ok && !k.lost[loc.Ref.ID]
+	k.needs.add(in)
+	return true
 }
 
 // claim reports whether the caller is the first to bring this chunk, and must store it.

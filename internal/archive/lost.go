@@ -91,14 +91,15 @@ func (r *run) replaced(ctx context.Context, lost lostPacks) (lostPacks, error) {
 		told = told && known[id]
 	}
 	for id := range lost {
-		if tables[id] && told || !tables[id] && !needed[id] {
+		if in, ok := tables[id]; ok && in && told || !ok && !needed[id] {
 			out[id] = true
 		}
 	}
 	return out, nil
 }
 
-// readable returns the packs that index packs which are not lost tell of, and all index packs.
+// readable returns the packs that index packs which are not lost tell of, all index packs, and as false those with a
+// snapshot's references, which no other pack replaces.
 func (r *run) readable(ctx context.Context, lost lostPacks) (known, tables map[pack.ID]bool, err error) {
 	known, tables = map[pack.ID]bool{}, map[pack.ID]bool{}
 	f := &fetcher{reg: r.reg, sites: r.sites, faults: &faults{}}
@@ -108,8 +109,14 @@ func (r *run) readable(ctx context.Context, lost lostPacks) (known, tables map[p
 		if err != nil {
 			return nil, nil, err
 		}
+		for i := range head.References {
+			tables[head.References[i].ID] = false
+		}
 		for i := range head.Index {
 			ref := &head.Index[i]
+			if r.orders.gone(ref) {
+				continue
+			}
 			if tables[ref.ID] = true; lost[ref.ID] {
 				continue
 			}

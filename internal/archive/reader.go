@@ -52,11 +52,15 @@ type press struct {
 	buf        []byte
 }
 
+func newPress(key *chunk.IDKey) *press {
+	return &press{hasher: key.NewHasher(), compressor: pack.NewCompressor()}
+}
+
 // borrow waits for a press. Presses are few, so their buffers are too.
 func (b *backup) borrow() *press {
 	p := <-b.presses
 	if p == nil {
-		p = &press{hasher: b.run.reg.IDKey.NewHasher(), compressor: pack.NewCompressor()}
+		p = newPress(&b.run.reg.IDKey)
 	}
 	return p
 }
@@ -65,15 +69,20 @@ func (b *backup) giveBack(p *press) { b.presses <- p }
 
 // store makes sure that a chunk is in the archive, and returns its id.
 func (b *backup) store(p *press, kind pack.Kind, data []byte) (chunk.ID, error) {
+	return p.store(b.w, kind, data)
+}
+
+// store makes sure that a chunk is in the archive, and returns its id.
+func (p *press) store(w *writer, kind pack.Kind, data []byte) (chunk.ID, error) {
 	id := p.hasher.Sum(data)
-	if !b.w.known.claim(id) {
+	if !w.known.claim(id) {
 		return id, nil
 	}
 	if need := len(data) + len(data)/512 + 128; cap(p.out) < need {
 		p.out = make([]byte, 0, need)
 	}
 	out, compressed := p.compressor.Compress(p.out[:0], data)
-	return id, b.w.add(kind, id, out, len(data), compressed)
+	return id, w.add(kind, id, out, len(data), compressed)
 }
 
 // reader works on jobs until there are no more.
@@ -355,21 +364,37 @@ func (b *backup) finishLarge(j job) {
 
 // spill moves an extent list that is too long for an entry into chunks of its own.
 func (b *backup) spill(r *fileResult) error {
-	const most = 4096
-	if len(r.extents) <= most {
+	if len(r.extents) <= mostExtents {
 		return nil
 	}
 	p := b.borrow()
 	defer b.giveBack(p)
-	var outer []snapshot.Extent
-	for i := 0; i < len(r.extents); i += most {
-		raw := snapshot.AppendExtents(nil, r.extents[i:min(len(r.extents), i+most)])
-		id, err := b.store(p, pack.Tree, raw)
-		if err != nil {
-			return err
+	for i := range r.extents {
+		if x := &r.extents[i]; !x.Hole && (len(r.deep) == 0 || r.deep[len(r.deep)-1] != x.Chunk) {
+			r.deep = append(r.deep, x.Chunk)
 		}
-		outer = append(outer, snapshot.Extent{Chunk: id, Length: uint32(len(raw))})
+	}
+	outer, err := p.storeExtents(b.w, r.extents)
+	if err != nil {
+		return err
 	}
 	r.extents, r.flags = outer, r.flags|snapshot.Indirect
 	return nil
+}
+
+// mostExtents is how many extents an entry carries itself, and each piece of a list that is stored apart.
+const mostExtents = 4096
+
+// storeExtents stores a list of extents in chunks of its own and returns where they are.
+func (p *press) storeExtents(w *writer, extents []snapshot.Extent) ([]snapshot.Extent, error) {
+	var outer []snapshot.Extent
+	for i := 0; i < len(extents); i += mostExtents {
+		raw := snapshot.AppendExtents(nil, extents[i:min(len(extents), i+mostExtents)])
+		id, err := p.store(w, pack.Tree, raw)
+		if err != nil {
+			return nil, err
+		}
+		outer = append(outer, snapshot.Extent{Chunk: id, Length: uint32(len(raw))})
+	}
+	return outer, nil
 }

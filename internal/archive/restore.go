@@ -25,24 +25,32 @@ type Reader struct {
 	run     *run
 	fetcher *fetcher
 	tree    *treeCache
+	streams *streamPacks
 }
 
 // OpenReader brings the local history and index up to date and prepares to read. k embassies must answer.
 func OpenReader(ctx context.Context, reg *Register, agent *Agent, key *seal.PrivateKey) (*Reader, error) {
+	return openReader(ctx, reg, agent, key, nil)
+}
+
+func openReader(ctx context.Context, reg *Register, agent *Agent, key *seal.PrivateKey, without *objectLists) (*Reader, error) {
 	if string(key.Public().Bytes()) != string(reg.Public.Bytes()) {
 		return nil, ErrNotRegister
 	}
 	sites := reg.sites()
-	r, err := openRun(ctx, reg, agent, sites, false)
+	r, err := openRunWithout(ctx, reg, agent, sites, undisputed, without)
 	if err != nil {
 		return nil, err
 	}
 	f := &fetcher{reg: reg, sites: sites, opener: pack.NewOpener(key), faults: r.faults}
-	return &Reader{run: r, fetcher: f, tree: newTreeCache(r, f)}, nil
+	return &Reader{run: r, fetcher: f, tree: newTreeCache(r, f), streams: newStreamPacks(f)}, nil
 }
 
 // Close releases the index.
 func (r *Reader) Close() { r.run.close() }
+
+// Register is the register that is read.
+func (r *Reader) Register() *Register { return r.run.reg }
 
 // Faults returns what embassies gave wrong so far, and Down those that could not be asked.
 func (r *Reader) Faults() []Fault { return r.run.faults.all() }
@@ -51,7 +59,17 @@ func (r *Reader) Faults() []Fault { return r.run.faults.all() }
 func (r *Reader) Down() []Down { return downs(r.run.sites) }
 
 // Find returns the head of a snapshot by its number, or the newest for "latest" or nothing.
-func (r *Reader) Find(name string) (*snapshot.Head, error) { return r.run.history.find(name) }
+// One that was released is ErrReleased, with the order.
+func (r *Reader) Find(name string) (*snapshot.Head, error) {
+	head, err := r.run.history.find(name)
+	if err != nil {
+		return nil, err
+	}
+	if order, ok := r.run.orders.released(head.Sequence); ok {
+		return nil, fmt.Errorf("snapshot %d: %w by %s", head.Sequence, ErrReleased, order)
+	}
+	return head, nil
+}
 
 // Newest returns the newest snapshot whose payload opens, and says which it passed over: whoever held home last could
 // sign heads that hold nothing. With a name it is Find.
@@ -79,13 +97,16 @@ func (r *Reader) Newest(name string) (*snapshot.Head, []string, error) {
 }
 
 func (h *history) find(name string) (*snapshot.Head, error) {
-	if h.last == 0 {
+	latest := name == "" || name == "latest"
+	seq, err := strconv.ParseUint(name, 10, 64)
+	switch {
+	case h.fork > 0 && (latest || err == nil && seq >= h.fork):
+		return nil, fmt.Errorf("%w (undisputed are the snapshots before %d: name one)", h.forked, h.fork)
+	case h.last == 0:
 		return nil, fmt.Errorf("%w: the register has none yet", ErrNoSnapshot)
-	}
-	if name == "" || name == "latest" {
+	case latest:
 		return h.head(h.last)
 	}
-	seq, err := strconv.ParseUint(name, 10, 64)
 	if err != nil || seq == 0 || seq > h.last {
 		return nil, fmt.Errorf("%w: %q (they are 1 to %d)", ErrNoSnapshot, name, h.last)
 	}
@@ -277,6 +298,7 @@ func plain(h *chunk.Hasher, d *pack.Decompressor, dst, payload []byte, e pack.En
 type RestoreOptions struct {
 	Target  filetree.TargetOptions
 	Include []string // paths in the snapshot; none means everything
+	Base    string   // the folder of the snapshot that becomes the target; none means its root
 	Partial bool     // keep what could be restored when something is damaged
 }
 
@@ -340,7 +362,7 @@ func (r *Reader) Restore(ctx context.Context, head *snapshot.Head, to string, op
 		err = fmt.Errorf("%w: %q", ErrNoPath, rel)
 	}
 	if err != nil && !(opts.Partial && errors.Is(err, ErrDamaged)) {
-		if cerr := empty(to); cerr != nil {
+		if cerr := Empty(to); cerr != nil {
 			err = fmt.Errorf("%w; and what was written could not be removed: %w", err, cerr)
 		}
 		return rep, err
@@ -351,8 +373,8 @@ func (r *Reader) Restore(ctx context.Context, head *snapshot.Head, to string, op
 	return rep, err
 }
 
-// empty removes what a refused restore wrote, so that nobody takes it for the register.
-func empty(dir string) error {
+// Empty removes what a refused restore wrote into a folder, and leaves the folder, so that nobody takes it for the register.
+func Empty(dir string) error {
 	if err := os.Chmod(dir, 0o700); err != nil { // it may have got the mode of a folder that nobody writes
 		return err
 	}

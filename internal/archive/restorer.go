@@ -117,9 +117,13 @@ func newWindow() *window { return &window{packs: map[pack.ID]*packWork{}} }
 // open any more but the target itself.
 func (w *restorer) tree(p *snapshot.Payload) error {
 	defer w.failure.stop(nil)
-	root := &place{dir: w.target.Root(), meta: toMeta(&p.Root), w: w}
+	base, err := w.base(&p.Root)
+	if err != nil {
+		return err
+	}
+	root := &place{dir: w.target.Root(), meta: toMeta(base), w: w}
 	for _, step := range []func() error{
-		func() error { return w.folder(root, &p.Root) }, w.turn, w.settle,
+		func() error { return w.folder(root, base) }, w.turn, w.settle,
 	} {
 		if err := step(); err != nil {
 			w.failure.set(err)
@@ -129,6 +133,18 @@ func (w *restorer) tree(p *snapshot.Payload) error {
 		return context.Cause(w.ctx)
 	}
 	return w.failure.err
+}
+
+// base finds the folder that becomes the target.
+func (w *restorer) base(root *snapshot.Entry) (*snapshot.Entry, error) {
+	if w.opts.Base == "" {
+		return root, nil
+	}
+	e, err := w.r.lookup(w.ctx, root, w.opts.Base)
+	if err == nil && e.Kind != snapshot.Dir {
+		err = fmt.Errorf("%w: %q is no folder", ErrNoPath, w.opts.Base)
+	}
+	return e, err
 }
 
 // missing returns the first path that was asked for and is not in the snapshot.

@@ -8,6 +8,7 @@ import (
 
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/index"
+	"chancery.dev/chancery/internal/pack"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -18,16 +19,37 @@ type run struct {
 	sites   []*site
 	history *history
 	index   *index.Index
+	numbers *numbering
+	needed  *snapshot.References // by the snapshot that is being made
+	orders  *removals            // what orders remove, or removed
+	without *objectLists
 	faults  *faults
-	torn    bool // an index pack is lost: the index does not cover every head, and says so
+	// position is the source's, for the head that is being made; empty where the source has none.
+	position []byte
+	torn     bool // an index pack is lost: the index does not cover every head, and says so
+	depth    depth
 }
+
+// depth is how far a run looks at a register's history.
+type depth uint8
+
+const (
+	newest     depth = iota // ask embassies only for the end of the chain; a fork stops the run
+	whole                   // ask for every head; a fork stops the run
+	undisputed              // ask for every head; of a forked history take what was before
+)
 
 // batchChunks is how many chunks go into the index at once.
 const batchChunks = 128 << 10
 
-// openRun brings the local copy of a register's history and index up to date. With quick, embassies are asked only
-// for the newest heads. The index is locked first: two runs on one folder would make two heads of one number.
-func openRun(ctx context.Context, reg *Register, agent *Agent, sites []*site, quick bool) (*run, error) {
+// openRun brings the local copy of a register's history and index up to date. The index is locked first: two runs on
+// one folder would make two heads of one number.
+func openRun(ctx context.Context, reg *Register, agent *Agent, sites []*site, d depth) (*run, error) {
+	return openRunWithout(ctx, reg, agent, sites, d, nil)
+}
+
+// openRunWithout is openRun as it would be had an order removed the listed objects.
+func openRunWithout(ctx context.Context, reg *Register, agent *Agent, sites []*site, d depth, without *objectLists) (*run, error) {
 	if err := durable.MkdirAll(reg.Dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -38,24 +60,38 @@ func openRun(ctx context.Context, reg *Register, agent *Agent, sites []*site, qu
 	if err != nil {
 		return nil, err
 	}
-	r := &run{reg: reg, agent: agent, sites: sites, index: ix}
-	if err := r.open(ctx, quick); err != nil {
+	r := &run{reg: reg, agent: agent, sites: sites, index: ix, depth: d, orders: &removals{}, without: without}
+	if r.numbers, err = openNumbering(reg.Dir); err != nil {
+		r.close()
+		return nil, err
+	}
+	if err := r.open(ctx); err != nil {
 		r.close()
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *run) open(ctx context.Context, quick bool) error {
+func (r *run) open(ctx context.Context) error {
 	h, err := openHistory(r.reg, r.agent.Trusted)
 	if err != nil {
 		return err
 	}
 	r.history, r.faults = h, h.faults
-	if err := h.sync(ctx, r.sites, r.reg.K, quick); err != nil {
+	if err := h.sync(ctx, r.sites, r.reg.K, r.depth == newest); err != nil {
 		return err
 	}
-	if quick {
+	if h.fork > 0 && r.depth != undisputed {
+		return h.forked
+	}
+	h.undisputed()
+	if r.orders, err = gatherRemovals(ctx, r.reg, r.sites); err != nil {
+		return err
+	}
+	if r.without != nil {
+		r.orders.dropped = append(r.orders.dropped, r.without)
+	}
+	if r.depth == newest {
 		return r.catchUp(ctx)
 	}
 	for i, s := range r.sites {
@@ -79,42 +115,95 @@ func (r *run) close() { r.index.Close() }
 
 // catchUp reads the index packs of heads that the local index does not cover yet: none on the machine that made
 // them, all on a new one. An index pack that is damaged beyond repair is noted, and the rest is read: what only it
-// knows counts as not stored. The index then covers no head behind it, so that every run tries again.
+// knows counts as not stored. The index then covers no head behind it, so that every run tries again. What an order
+// removed is passed over.
 func (r *run) catchUp(ctx context.Context) error {
+	if err := r.forget(ctx); err != nil {
+		return err
+	}
 	if r.index.Through() > r.history.last {
 		if err := r.index.Reset(); err != nil {
 			return err
 		}
 	}
-	f := &fetcher{reg: r.reg, sites: r.sites, faults: r.faults}
-	var b buffers
-	add := indexAdder{index: r.index}
-	for seq := r.index.Through() + 1; seq <= r.history.last; seq++ {
-		head, err := r.history.head(seq)
-		if err != nil {
+	if r.numbers.through > r.history.last {
+		r.numbers.reset()
+	}
+	c := catcher{
+		run: r, f: &fetcher{reg: r.reg, sites: r.sites, faults: r.faults},
+		add: indexAdder{index: r.index}, covered: r.index.Through(),
+	}
+	start := min(c.covered, r.numbers.through) + 1
+	if start <= r.history.last {
+		if err := r.orders.loadGone(ctx, r.sites); err != nil {
 			return err
 		}
-		for i := range head.Index {
-			packs, err := f.indexPack(ctx, &b, &head.Index[i])
-			if errors.Is(err, ErrDamaged) {
-				r.torn = true
-				r.faults.add(Fault{"", head.Index[i].ID.String(), fmt.Sprintf("index of snapshot %d: %v", seq, err)})
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("index of snapshot %d: %w", seq, err)
-			}
-			for _, p := range packs {
-				if err := add.pack(p); err != nil {
-					return err
-				}
-			}
-		}
-		if !r.torn {
-			add.through = seq
+	}
+	for seq := start; seq <= r.history.last; seq++ {
+		if err := c.head(ctx, seq); err != nil {
+			return err
 		}
 	}
-	return add.flush()
+	if err := c.add.flush(); err != nil {
+		return err
+	}
+	if err := r.numbers.flush(); err != nil {
+		return err
+	}
+	return r.orders.loadLeaving(ctx, r)
+}
+
+// catcher reads index packs into the local index and the numbering.
+type catcher struct {
+	run     *run
+	f       *fetcher
+	b       buffers
+	add     indexAdder
+	covered uint64 // heads that the index had before
+	behind  bool   // a head's packs have no numbers yet, so later ones have none either
+}
+
+func (c *catcher) head(ctx context.Context, seq uint64) error {
+	r := c.run
+	head, err := r.history.head(seq)
+	if err != nil {
+		return err
+	}
+	var ids []pack.ID
+	for i := range head.Index {
+		ref := &head.Index[i]
+		if r.orders.gone(ref) {
+			continue
+		}
+		packs, err := c.f.indexPack(ctx, &c.b, ref)
+		if errors.Is(err, ErrDamaged) {
+			c.behind = true
+			if seq > c.covered {
+				r.torn = true
+				r.faults.add(Fault{"", ref.ID.String(), fmt.Sprintf("index of snapshot %d: %v", seq, err)})
+			}
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("index of snapshot %d: %w", seq, err)
+		}
+		for _, p := range packs {
+			ids = append(ids, p.Ref.ID)
+			if seq <= c.covered || r.orders.gone(&p.Ref) {
+				continue
+			}
+			if err := c.add.pack(p); err != nil {
+				return err
+			}
+		}
+	}
+	if !r.torn && seq > c.covered {
+		c.add.through = seq
+	}
+	if c.behind || seq <= r.numbers.through {
+		return nil
+	}
+	return r.numbers.add(head, ids)
 }
 
 // indexAdder adds packs to an index a batch at a time. A batch in the middle of a head does not move the index on.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"chancery.dev/chancery/internal/chunk"
 	"chancery.dev/chancery/internal/filetree"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/snapshot"
@@ -20,16 +21,20 @@ import (
 // fingerprint and its extents. Names and paths are in it only under the register's key, so the file tells a thief
 // nothing that the home folder does not tell already; lost or damaged, it costs reading the tree again.
 //
-//	"chancery seen 1\n" | hash of the head it belongs to (32)
+//	"chancery seen 2\n" | hash of the head it belongs to (32)
 //	records:  folder key (16) | length u32 | body
 //	table:    folder key (16) | offset u64, ascending by key
 //	trailer:  offset of the table u64 | folders u64 | first 16 bytes of the SHA-256 of the table and of these two
 //
 //	body:     fingerprint (16) | sum (8, of the rest) | size, files, listing | count, then per file: fingerprint (16), flags, extents
+//	          and, of a file whose extents are elsewhere, a uvarint count and the ids (32) of the chunks of its content
 //
 // A folder's key is HMAC-SHA-256(seen key, path from the root), cut to 16 bytes. A listing or a file's extents are
-// a uvarint length and snapshot.AppendExtents.
-const seenMagic = "chancery seen 1\n"
+// a uvarint length and snapshot.AppendExtents. Version 1 lacks the ids; its other files are still taken over.
+const (
+	seenMagic  = "chancery seen 2\n"
+	seenMagic1 = "chancery seen 1\n"
+)
 
 // seenKey is what names and states are fingerprinted under.
 type seenKey [32]byte
@@ -72,12 +77,14 @@ type seenFolder struct {
 	files   uint64
 	listing []snapshot.Extent
 	rest    []byte // files, not yet decoded
+	old     bool   // of version 1
 }
 
 // seenFile is what is known of a file.
 type seenFile struct {
 	flags   uint8
 	extents []snapshot.Extent
+	deep    []chunk.ID // of a file with the flag Indirect: the chunks of its content
 }
 
 // seen reads the file that the last backup left. The zero value knows nothing.
@@ -85,6 +92,7 @@ type seen struct {
 	file  *os.File
 	size  int64
 	table []seenSlot
+	old   bool // version 1
 }
 
 type seenSlot struct {
@@ -118,7 +126,8 @@ func readSeen(f *os.File, belongs func([32]byte) bool) (*seen, error) {
 	if _, err := f.ReadAt(head[:], 0); err != nil {
 		return nil, err
 	}
-	if string(head[:len(seenMagic)]) != seenMagic || !belongs([32]byte(head[len(seenMagic):])) {
+	magic := string(head[:len(seenMagic)])
+	if magic != seenMagic && magic != seenMagic1 || !belongs([32]byte(head[len(seenMagic):])) {
 		return nil, errSeen
 	}
 	var tail [tailSize]byte
@@ -137,7 +146,7 @@ func readSeen(f *os.File, belongs func([32]byte) bool) (*seen, error) {
 	if string(sum[:16]) != string(tail[16:]) {
 		return nil, errSeen
 	}
-	s := &seen{file: f, size: st.Size(), table: make([]seenSlot, n)}
+	s := &seen{file: f, size: st.Size(), table: make([]seenSlot, n), old: magic == seenMagic1}
 	for i := range s.table {
 		s.table[i] = seenSlot{print(raw[i*slotSize:]), binary.BigEndian.Uint64(raw[i*slotSize+16:])}
 	}
@@ -171,7 +180,7 @@ func (s *seen) folder(key print) (*seenFolder, []byte) {
 	if sum := sha256.Sum256(body[24:]); string(sum[:8]) != string(body[16:24]) {
 		return nil, nil
 	}
-	f := &seenFolder{print: print(body)}
+	f := &seenFolder{print: print(body), old: s.old}
 	var n1, n2 int
 	b := body[24:]
 	f.size, n1 = binary.Uvarint(b)
@@ -195,26 +204,58 @@ func (f *seenFolder) count() uint64 {
 	return n
 }
 
-// each decodes the files of a folder.
-func (f *seenFolder) each() map[print]seenFile {
+// byPrint returns the files of a folder.
+func (f *seenFolder) byPrint() map[print]seenFile {
+	out := make(map[print]seenFile, f.count())
+	f.each(func(key print, file *seenFile) bool {
+		out[key] = *file
+		return true
+	})
+	return out
+}
+
+// each decodes the files of a folder until yield says no, and reports whether it yielded every one.
+func (f *seenFolder) each(yield func(print, *seenFile) bool) bool {
 	n, used := binary.Uvarint(f.rest)
 	if used <= 0 || n > uint64(len(f.rest))/17 {
-		return nil
+		return false
 	}
 	b := f.rest[used:]
-	out := make(map[print]seenFile, n)
 	for range n {
 		if len(b) < 17 {
-			return out
+			return false
 		}
-		key, flags := print(b), b[16]
-		extents, rest, err := cutExtents(b[17:])
-		if err != nil {
-			return out
+		key, file := print(b), seenFile{flags: b[16]}
+		var err error
+		if file.extents, b, err = cutExtents(b[17:]); err != nil {
+			return false
 		}
-		out[key], b = seenFile{flags, extents}, rest
+		if file.flags&snapshot.Indirect != 0 {
+			if f.old {
+				return false // nobody knows what its content needs
+			}
+			if file.deep, b, err = cutIDs(b); err != nil {
+				return false
+			}
+		}
+		if !yield(key, &file) {
+			return false
+		}
 	}
-	return out
+	return true
+}
+
+func cutIDs(b []byte) ([]chunk.ID, []byte, error) {
+	n, used := binary.Uvarint(b)
+	const size = uint64(len(chunk.ID{}))
+	if used <= 0 || n > uint64(len(b)-used)/size {
+		return nil, nil, errSeen
+	}
+	out := make([]chunk.ID, n)
+	for i := range out {
+		out[i] = chunk.ID(b[uint64(used)+uint64(i)*size:])
+	}
+	return out, b[uint64(used)+n*size:], nil
 }
 
 func cutExtents(b []byte) ([]snapshot.Extent, []byte, error) {
@@ -238,10 +279,17 @@ type seenRecord struct {
 	files []byte
 }
 
-func (r *seenRecord) add(key print, flags uint8, extents []snapshot.Extent) {
+func (r *seenRecord) add(key print, f *seenFile) {
 	r.count++
-	r.files = append(append(r.files, key[:]...), flags)
-	r.files = appendCut(r.files, extents)
+	r.files = append(append(r.files, key[:]...), f.flags)
+	r.files = appendCut(r.files, f.extents)
+	if f.flags&snapshot.Indirect == 0 {
+		return
+	}
+	r.files = binary.AppendUvarint(r.files, uint64(len(f.deep)))
+	for i := range f.deep {
+		r.files = append(r.files, f.deep[i][:]...)
+	}
 }
 
 func (r *seenRecord) body(size, files uint64, listing []snapshot.Extent) []byte {

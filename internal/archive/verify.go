@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 
-	"chancery.dev/chancery/internal/chunk"
-	"chancery.dev/chancery/internal/pack"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/snapshot"
@@ -24,56 +23,88 @@ type VerifyOptions struct {
 // VerifyReport is what a verification found. A pack is whole when every embassy holds its share, thin when some do
 // not but k do, lost when fewer than k do. After a Repair, Thin and Lost count what is still so.
 type VerifyReport struct {
-	Snapshots uint64  `json:"snapshots"`
-	Packs     int     `json:"packs"`
-	Objects   int     `json:"objects"`
-	Bytes     int64   `json:"bytes_read"`
-	Thin      int     `json:"packs_thin"`
-	Lost      int     `json:"packs_lost"`
-	Replaced  int     `json:"packs_replaced"` // lost, and stored again since
-	Hidden    int     `json:"packs_hidden"`   // fewer than k embassies show a share, and the others do not answer
-	Chunks    int     `json:"chunks_opened"`
-	Repaired  int     `json:"objects_repaired"`
-	Faults    []Fault `json:"faults,omitempty"`
-	Down      []Down  `json:"embassies_down,omitempty"`
+	Snapshots uint64 `json:"snapshots"`
+	Packs     int    `json:"packs"`
+	Objects   int    `json:"objects"`
+	Bytes     int64  `json:"bytes_read"`
+	Thin      int    `json:"packs_thin"`
+	Lost      int    `json:"packs_lost"`
+	Replaced  int    `json:"packs_replaced"` // lost, and stored again since
+	Hidden    int    `json:"packs_hidden"`   // fewer than k embassies show a share, and the others do not answer
+	Leaving   int    `json:"packs_leaving"`  // that an order removes or removed: not looked at
+	Chunks    int    `json:"chunks_opened"`
+	Repaired  int    `json:"objects_repaired"`
+	// Of the register's stream; its packs count above.
+	Stretches  int     `json:"stretches"`            // that hold something
+	Gatherings int     `json:"gatherings"`           // of them
+	Void       int     `json:"stretches_void"`       // replaced by later ones: not looked at
+	Unfinished int     `json:"stretches_unfinished"` // at the end, and never with k embassies: no loss
+	Gone       int     `json:"stretches_lost"`       // neither their own pack nor a gathering's is left
+	Faults     []Fault `json:"faults,omitempty"`
+	Down       []Down  `json:"embassies_down,omitempty"`
 }
 
 // Verify checks a register at every embassy that answers. It returns ErrDamaged with the report when a pack is lost.
 func Verify(ctx context.Context, reg *Register, agent *Agent, opts VerifyOptions, progress *Progress) (*VerifyReport, error) {
 	return examine(ctx, reg, agent, progress, func(r *run, v *verifier) error {
 		v.opts = opts
-		return v.packs(ctx, v.check)
+		if err := v.packs(ctx, v.check); err != nil {
+			return err
+		}
+		return v.stream(ctx, v.check, nil)
 	})
 }
 
 // Repair makes every share that an embassy lacks or holds damaged out of k others, with no key that opens, and gives
-// embassies the heads they lack.
+// embassies the heads and the records of the stream that they lack.
 func Repair(ctx context.Context, reg *Register, agent *Agent, progress *Progress) (*VerifyReport, error) {
 	return examine(ctx, reg, agent, progress, func(r *run, v *verifier) error {
 		v.opts = VerifyOptions{Read: true}
+		v.sent = make([]*deliverer, len(r.sites))
 		if err := v.packs(ctx, v.repair); err != nil {
 			return err
 		}
+		v.flushSent(ctx)
+		if err := v.stream(ctx, v.repair, v.giveRecord); err != nil {
+			return err
+		}
+		v.flushSent(ctx)
 		return r.publish(ctx)
 	})
+}
+
+// flushSent hands in the deliveries of what was repaired so far.
+func (v *verifier) flushSent(ctx context.Context) {
+	for i, sent := range v.sent {
+		v.sent[i] = nil
+		if sent == nil || !v.run.sites[i].up() {
+			continue
+		}
+		if err := sent.flush(ctx); err != nil {
+			v.run.sites[i].fail(err)
+		}
+	}
 }
 
 func examine(ctx context.Context, reg *Register, agent *Agent, progress *Progress, work func(*run, *verifier) error) (*VerifyReport, error) {
 	if progress == nil {
 		progress = &Progress{}
 	}
-	r, err := openRun(ctx, reg, agent, reg.sites(), false)
+	r, err := openRun(ctx, reg, agent, reg.sites(), whole)
 	if err != nil {
 		return nil, err
 	}
 	defer r.close()
-	v := &verifier{run: r, progress: progress, rep: &VerifyReport{Snapshots: r.history.last}, lost: lostPacks{}}
+	v := &verifier{run: r, progress: progress, rep: &VerifyReport{Snapshots: r.history.last}, lost: lostPacks{}, head: r.history.last}
 	if err = work(r, v); err == nil {
 		err = v.settleLost(ctx)
 	}
 	v.rep.Faults, v.rep.Down = r.faults.all(), downs(r.sites)
-	if err == nil && v.rep.Lost > 0 {
-		err = fmt.Errorf("%w: %d of %d packs", ErrDamaged, v.rep.Lost, v.rep.Packs)
+	if err == nil && v.rep.Lost+v.rep.Gone > 0 {
+		err = fmt.Errorf("%w: %d of %d packs, %d of %d stretches", ErrDamaged, v.rep.Lost, v.rep.Packs, v.rep.Gone, v.rep.Stretches)
+		if v.rep.Stretches == 0 {
+			err = fmt.Errorf("%w: %d of %d packs", ErrDamaged, v.rep.Lost, v.rep.Packs)
+		}
 	}
 	if err == nil && v.rep.Hidden > 0 {
 		err = fmt.Errorf("%w: %d of %d packs cannot be seen", ErrTooFew, v.rep.Hidden, v.rep.Packs)
@@ -99,7 +130,8 @@ func (v *verifier) settleLost(ctx context.Context) error {
 		}
 	}
 	v.run.faults.drop(names)
-	v.rep.Replaced, v.rep.Lost = len(replaced), len(v.lost)
+	v.rep.Replaced += len(replaced)
+	v.rep.Lost = len(v.lost)
 	return writeLost(v.run.reg.Dir, v.lost)
 }
 
@@ -112,6 +144,9 @@ type verifier struct {
 	rep      *VerifyReport
 	lost     lostPacks
 	lostRefs []snapshot.PackRef
+	sent     []*deliverer // of a repair, to each site that was given something
+	head     uint64       // under which deliveries say so
+	of       verdicts     // of packs of the stream; nil for others
 }
 
 // verifyBatch is how many packs are looked at together.
@@ -121,6 +156,10 @@ const verifyBatch = 512
 func (v *verifier) packs(ctx context.Context, work func(context.Context, []snapshot.PackRef) error) error {
 	var batch []snapshot.PackRef
 	add := func(ref snapshot.PackRef) error {
+		if v.run.orders.gone(&ref) || v.run.orders.parting(&ref) {
+			v.rep.Leaving++
+			return nil
+		}
 		if batch = append(batch, ref); len(batch) < verifyBatch {
 			return nil
 		}
@@ -132,7 +171,7 @@ func (v *verifier) packs(ctx context.Context, work func(context.Context, []snaps
 		if err != nil {
 			return err
 		}
-		for _, ref := range head.Index {
+		for _, ref := range slices.Concat(head.Index, head.References) {
 			if err := add(ref); err != nil {
 				return err
 			}
@@ -234,6 +273,10 @@ func (v *verifier) checkPack(ctx context.Context, u *packOpener, ref *snapshot.P
 // count sorts a pack by how many embassies show a good share of it.
 func (v *verifier) count(ref *snapshot.PackRef, good int, opens bool) {
 	silent := len(v.run.sites) - len(up(v.run.sites))
+	if v.of != nil {
+		v.of.count(ref, good, silent, opens)
+		return
+	}
 	switch {
 	case !opens || good+silent < int(ref.K):
 		v.lost[ref.ID] = true
@@ -275,48 +318,6 @@ func (v *verifier) fetchShare(ctx context.Context, u *packOpener, s *site, ref *
 	return what == ""
 }
 
-// packOpener opens packs to hold their chunks against their ids.
-type packOpener struct {
-	fetcher *fetcher
-	buffers buffers
-	share   []byte
-	raw     []byte
-	hasher  *chunk.Hasher
-	unpress *pack.Decompressor
-}
-
-func (v *verifier) newOpener() *packOpener {
-	f := &fetcher{reg: v.run.reg, sites: v.run.sites, faults: v.run.faults}
-	if v.opts.Key != nil {
-		f.opener = pack.NewOpener(v.opts.Key)
-	}
-	return &packOpener{fetcher: f, hasher: v.run.reg.IDKey.NewHasher(), unpress: pack.NewDecompressor()}
-}
-
-func (u *packOpener) open(ctx context.Context, ref *snapshot.PackRef) (int, error) {
-	if ref.Kind == pack.Index {
-		_, err := u.fetcher.indexPack(ctx, &u.buffers, ref)
-		return 0, err
-	}
-	payload, err := u.fetcher.open(ctx, &u.buffers, ref)
-	if err != nil {
-		return 0, err
-	}
-	entries, err := pack.ParseFooter(payload)
-	if err != nil {
-		return 0, err
-	}
-	for i, e := range entries {
-		if cap(u.raw) < int(e.Raw) {
-			u.raw = make([]byte, 0, max(int(e.Raw), chunk.Max))
-		}
-		if _, err := plain(u.hasher, u.unpress, u.raw, payload, e); err != nil {
-			return i, err
-		}
-	}
-	return len(entries), nil
-}
-
 // repair makes what the sites lack of a batch.
 func (v *verifier) repair(ctx context.Context, batch []snapshot.PackRef) error {
 	bad := v.lacking(ctx, batch)
@@ -347,11 +348,31 @@ func (v *verifier) repair(ctx context.Context, batch []snapshot.PackRef) error {
 		if len(made[i]) == 0 || !s.up() {
 			continue
 		}
-		if _, err := s.Records.Receipts(ctx, made[i], nil); err != nil {
+		if err := v.signFor(ctx, i, made[i]); err != nil {
 			s.fail(fmt.Errorf("receipts of repaired objects: %w", err))
 			continue
 		}
 		v.rep.Repaired += len(made[i])
+	}
+	return nil
+}
+
+// signFor takes a site's receipts of what it was given again, and signs that it was given it, up to the newest head.
+func (v *verifier) signFor(ctx context.Context, i int, names []shard.Name) error {
+	s := v.run.sites[i]
+	if _, err := s.Records.Receipts(ctx, names, nil); err != nil {
+		return err
+	}
+	var err error
+	if v.sent[i] == nil {
+		if v.sent[i], err = v.run.deliver(ctx, s, v.head, 0); err != nil {
+			return err
+		}
+	}
+	for _, n := range names {
+		if err := v.sent[i].add(ctx, n); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -44,6 +44,7 @@ type folder struct {
 // fileResult is what came of one item.
 type fileResult struct {
 	extents []snapshot.Extent
+	deep    []chunk.ID // of a file whose extents are in chunks of their own: the chunks of its content
 	size    uint64
 	files   uint64 // folders: files below
 	flags   uint8
@@ -218,7 +219,9 @@ func (b *backup) compare(f *folder) {
 	if f.known == nil {
 		return
 	}
-	if f.same = !f.racy.Load() && f.known.print == f.record.print && f.known.count() == countFiles(f.items); !f.same {
+	f.same = !f.racy.Load() && f.known.print == f.record.print && f.known.count() == countFiles(f.items) &&
+		f.known.each(func(_ print, old *seenFile) bool { return b.stillKnown(old) })
+	if !f.same {
 		b.reuse(f)
 	}
 }
@@ -234,7 +237,7 @@ func countFiles(items []filetree.Item) (n uint64) {
 
 // reuse takes over the extents of the files that are as they were seen.
 func (b *backup) reuse(f *folder) {
-	files := f.known.each()
+	files := f.known.byPrint()
 	var state []byte
 	for i := range f.items {
 		it := &f.items[i]
@@ -243,15 +246,25 @@ func (b *backup) reuse(f *folder) {
 		}
 		state = appendState(state[:0], it)
 		old, ok := files[b.key.print(state)]
-		if !ok || !b.stillKnown(old.extents) {
+		if !ok || !b.stillKnown(&old) {
 			continue
 		}
-		f.files[i] = fileResult{extents: old.extents, flags: old.flags, size: uint64(it.Stat.Size), got: true}
+		f.files[i] = fileResult{extents: old.extents, deep: old.deep, flags: old.flags, size: uint64(it.Stat.Size), got: true}
 		b.stats.unchanged.Add(1)
 	}
 }
 
-func (b *backup) stillKnown(extents []snapshot.Extent) bool {
+// stillKnown reports whether all that a file needs is stored, so that it need not be read, and notes the packs.
+func (b *backup) stillKnown(f *seenFile) bool {
+	for i := range f.deep {
+		if !b.w.known.has(f.deep[i]) {
+			return false
+		}
+	}
+	return b.allKnown(f.extents)
+}
+
+func (b *backup) allKnown(extents []snapshot.Extent) bool {
 	var last chunk.ID
 	for i := range extents {
 		if x := &extents[i]; !x.Hole && x.Chunk != last {

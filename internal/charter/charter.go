@@ -11,7 +11,8 @@ import (
 
 const (
 	// Version is the version of the charter's layout that this program writes.
-	Version = 1
+	// It reads versions 1 and 2 too.
+	Version = 3
 	// Suite is the one suite of algorithms that this program knows.
 	Suite = "chancery-1"
 	// MaxSize is the most bytes a charter may have.
@@ -36,12 +37,30 @@ type Charter struct {
 	// it, and empty in charter 1.
 	Previous string `yaml:"previous"`
 	Suite    string `yaml:"suite"`
-	// Threshold is how many of Signers must sign a charter.
+	// Threshold is how many of Signers must sign a charter. Version 3 has People,
+	// Roles and Acts in their place; ask [Charter.Act] and [Charter.Voters].
 	Threshold int       `yaml:"threshold"`
 	Signers   []Signer  `yaml:"signers"`
+	People    []Person  `yaml:"people"`
+	Roles     []Role    `yaml:"roles"`
+	Acts      []Act     `yaml:"acts"`
 	Custody   Custody   `yaml:"custody"`
 	Agents    []Agent   `yaml:"agents"`
 	Embassies []Embassy `yaml:"embassies"`
+
+	// From here on version 1 has nothing.
+
+	// Freshness is how old, in hours, the newest cosigned checkpoint may be,
+	// 1 to 8,760; see [Charter.FreshFor].
+	Freshness  int        `yaml:"freshness_hours"`
+	Witnesses  []Witness  `yaml:"witnesses"`
+	Witnessing Witnessing `yaml:"witnessing"`
+	Auditors   []Auditor  `yaml:"auditors"`
+
+	// And from here on version 2 has nothing.
+
+	Houses     []House    `yaml:"houses"`
+	Succession Succession `yaml:"succession"`
 
 	doc []byte // exact bytes; nil for a value that was put together by hand
 }
@@ -51,6 +70,9 @@ type State struct {
 	ID   StateID `yaml:"id"`
 	Name string  `yaml:"name"` // for people, at most 128 bytes
 	Code string  `yaml:"code"` // ISO 3166-1 alpha-2 form: two uppercase letters
+	// HouseOf is the id of the state of which this is a house, or empty; from
+	// version 3 on.
+	HouseOf string `yaml:"house_of"`
 }
 
 // Signer is a person who may sign charters.
@@ -89,6 +111,8 @@ type Custodian struct {
 type Agent struct {
 	Name string `yaml:"name"`
 	Key  string `yaml:"key"` // Ed25519 public key in base64; see [ParseKey]
+	// Until is the last day on which it may write; empty: no end. From version 3 on.
+	Until Date `yaml:"until"`
 }
 
 // Embassy is one site of the state in a host state.
@@ -114,8 +138,21 @@ func (e Embassy) PublicKey() ed25519.PublicKey {
 }
 
 // New writes the document of c and parses it again, so that what it returns is
-// exactly what others will read. c itself is not kept.
+// exactly what others will read. c itself is not kept. Where c does not say how
+// fresh a checkpoint must be, it is [DefaultFreshness]; where it has no
+// witnessing at all, that is [Charter.DefaultWitnessing].
 func New(c Charter) (*Charter, error) {
+	if c.Version >= 2 {
+		if c.Freshness == 0 {
+			c.Freshness = DefaultFreshness
+		}
+		if w := c.Witnessing; w.Need == 0 && w.Faulty == 0 && len(w.Groups) == 0 {
+			c.Witnessing = c.DefaultWitnessing()
+		}
+	}
+	if c.Version >= 3 {
+		c.fillRules()
+	}
 	doc, err := c.Marshal()
 	if err != nil {
 		return nil, err
@@ -132,6 +169,10 @@ func (c *Charter) Hash() [32]byte { return sha256.Sum256(c.doc) }
 
 // Next returns a copy of c to be changed into the charter that follows it:
 // Number is one higher, Previous is the hash of c, and there is no document yet.
+// A version 1 becomes a version 2, and what it does not say is filled with the
+// defaults; version 3 comes by [Charter.Upgraded] alone, for it is for people to
+// say who may do what. Whoever adds embassies or witnesses to it sets its Witnessing
+// anew, to [Charter.GrownWitnessing] or to what the state decided.
 func (c *Charter) Next() Charter {
 	n := *c
 	n.Number++
@@ -142,6 +183,21 @@ func (c *Charter) Next() Charter {
 	n.Embassies = slices.Clone(c.Embassies)
 	for i := range n.Embassies {
 		n.Embassies[i].URLs = slices.Clone(n.Embassies[i].URLs)
+	}
+	n.Witnesses = slices.Clone(n.Witnesses)
+	n.Witnessing.Groups = slices.Clone(n.Witnessing.Groups)
+	n.Auditors = slices.Clone(n.Auditors)
+	n.People = slices.Clone(c.People)
+	for i := range n.People {
+		n.People[i].Keys = slices.Clone(n.People[i].Keys)
+	}
+	n.Roles = slices.Clone(c.Roles)
+	for i := range n.Roles {
+		n.Roles[i].People = slices.Clone(n.Roles[i].People)
+	}
+	n.Acts, n.Houses = slices.Clone(c.Acts), slices.Clone(c.Houses)
+	if n.Version < 2 {
+		n.Version, n.Freshness, n.Witnessing = 2, DefaultFreshness, n.DefaultWitnessing()
 	}
 	n.doc = nil
 	return n
@@ -180,6 +236,8 @@ func (c *Charter) AgentByKey(key ed25519.PublicKey) (Agent, bool) {
 type Roster struct {
 	agents    map[[ed25519.PublicKeySize]byte]Agent
 	embassies map[[ed25519.PublicKeySize]byte]Embassy
+	witnesses map[[ed25519.PublicKeySize]byte]Witness
+	auditors  map[[ed25519.PublicKeySize]byte]Auditor
 	recovery  [ed25519.PublicKeySize]byte
 }
 
@@ -189,6 +247,8 @@ func (c *Charter) Roster() *Roster {
 	r := &Roster{
 		agents:    make(map[[32]byte]Agent, len(c.Agents)),
 		embassies: make(map[[32]byte]Embassy, len(c.Embassies)),
+		witnesses: make(map[[32]byte]Witness, len(c.Witnesses)),
+		auditors:  make(map[[32]byte]Auditor, len(c.Auditors)),
 	}
 	for _, a := range c.Agents {
 		if k, err := ParseKey(a.Key); err == nil {
@@ -198,6 +258,16 @@ func (c *Charter) Roster() *Roster {
 	for _, e := range c.Embassies {
 		if k, err := ParseKey(e.Key); err == nil {
 			r.embassies[[32]byte(k)] = e
+		}
+	}
+	for _, w := range c.Witnesses {
+		if k, err := ParseKey(w.Key); err == nil {
+			r.witnesses[[32]byte(k)] = w
+		}
+	}
+	for _, a := range c.Auditors {
+		if k, err := ParseKey(a.Key); err == nil {
+			r.auditors[[32]byte(k)] = a
 		}
 	}
 	if k, err := ParseKey(c.Custody.RecoveryKey); err == nil {
@@ -233,6 +303,39 @@ func (r *Roster) EmbassyByKey(key ed25519.PublicKey) (Embassy, bool) {
 	}
 	e, ok := r.embassies[[32]byte(key)]
 	return e, ok
+}
+
+// WitnessByKey returns the witness of the charter's list with that Ed25519 key.
+func (r *Roster) WitnessByKey(key ed25519.PublicKey) (Witness, bool) {
+	if len(key) != ed25519.PublicKeySize {
+		return Witness{}, false
+	}
+	w, ok := r.witnesses[[32]byte(key)]
+	return w, ok
+}
+
+// IsWitness reports whether key is a witness's of the charter's list: it may
+// read ledgers and cosign. Embassies cosign too and are in a list of their own.
+func (r *Roster) IsWitness(key ed25519.PublicKey) bool {
+	_, ok := r.WitnessByKey(key)
+	return ok
+}
+
+// IsAuditor reports whether key is an auditor's: it may read ledgers, have
+// embassies audited, and write nothing.
+func (r *Roster) IsAuditor(key ed25519.PublicKey) bool {
+	if len(key) != ed25519.PublicKeySize {
+		return false
+	}
+	_, ok := r.auditors[[32]byte(key)]
+	return ok
+}
+
+// MayInspect reports whether the holder of key may read ledgers and have an
+// embassy audited: agents, recovery, embassies, witnesses and auditors.
+func (r *Roster) MayInspect(key ed25519.PublicKey) bool {
+	_, embassy := r.EmbassyByKey(key)
+	return embassy || r.IsAgent(key) || r.IsRecovery(key) || r.IsWitness(key) || r.IsAuditor(key)
 }
 
 func invalid(format string, args ...any) error {

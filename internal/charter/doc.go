@@ -1,5 +1,5 @@
 // Package charter holds the state's own signed policy: its people, keys,
-// thresholds, embassies and agents, and the records of its registers.
+// thresholds, embassies, agents, witnesses and auditors, and the records of its registers.
 //
 // A charter is a readable YAML document. Its bytes are kept exactly as they
 // were signed, and its hash and signatures are over those bytes. Each charter

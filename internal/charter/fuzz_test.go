@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"reflect"
 	"testing"
+
+	"chancery.dev/chancery/internal/vectest"
 )
 
 func FuzzParse(f *testing.F) {
 	c := mustNew(f, sample())
 	f.Add(c.Bytes())
 	small := sample()
-	small.Agents, small.Embassies = []Agent{}, []Embassy{}
+	small.Agents, small.Embassies, small.Witnesses, small.Auditors = []Agent{}, []Embassy{}, nil, nil
+	small.Witnessing = Witnessing{}
 	f.Add(mustNew(f, small).Bytes())
+	f.Add(mustNew(f, sampleOfVersion1()).Bytes())
 	f.Add([]byte("version: 1\nstate:\n  id: \"\"\n"))
 	f.Fuzz(func(t *testing.T, doc []byte) {
 		c, err := Parse(doc)
@@ -35,7 +39,7 @@ func FuzzParse(f *testing.F) {
 func FuzzVerifySignatures(f *testing.F) {
 	doc := []byte("a charter\n")
 	f.Add(signed(f, doc, 10, 11))
-	f.Add(hardwareSigner{testKey(10), 0}.sign(f, doc))
+	f.Add(vectest.Hardware{Key: testKey(10), Flags: 0}.SignIn(f, Namespace, doc))
 	signers := []Signer{signerOf("mari", 90), signerOf("jaan", 91)}
 	f.Fuzz(func(t *testing.T, sigs []byte) {
 		// Nobody who signed what the fuzzer knows is on the list.
@@ -61,7 +65,7 @@ func FuzzParseSSHKey(f *testing.F) {
 
 func FuzzParseSSHPublicKey(f *testing.F) {
 	f.Add([]byte(signerOf("mari", 10).Key + " mari@home\n"))
-	f.Add([]byte(sshText(hardwareSigner{testKey(60), 1}.PublicKey())))
+	f.Add([]byte(vectest.Hardware{Key: testKey(60), Flags: 1}.Text()))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		text, err := ParseSSHPublicKey(line)
 		if err != nil {

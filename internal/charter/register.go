@@ -8,8 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
-	"github.com/fxamacker/cbor/v2"
+	"chancery.dev/chancery/internal/canon"
 )
 
 const (
@@ -21,6 +22,8 @@ const (
 	SecretsStep = 1 << 10
 	// KindFiles is the kind of a register that is a file tree.
 	KindFiles = "files"
+	// KindPostgres is the kind of a register that is a PostgreSQL cluster; Path is how it is reached.
+	KindPostgres = "postgres"
 
 	maxSecretsSize = 16 << 10
 	maxSealed      = 64 << 10
@@ -275,11 +278,13 @@ func (s *RegisterSecrets) Validate() error {
 	switch {
 	case !ValidName(s.Name):
 		return badRegister("secrets: name %q", s.Name)
-	case !validText(s.Owner, 128):
+	case !canon.ValidText(s.Owner, 128):
 		return badRegister("secrets: owner: want 1 to 128 bytes of visible text without quotes or backslashes")
-	case s.Kind != KindFiles:
-		return badRegister("secrets: kind %q: this program knows %q", s.Kind, KindFiles)
-	case len(s.Path) < 1 || len(s.Path) > 4095 || s.Path[0] != '/' || bytes.IndexByte([]byte(s.Path), 0) >= 0:
+	case s.Kind != KindFiles && s.Kind != KindPostgres:
+		return badRegister("secrets: kind %q: this program knows %q and %q", s.Kind, KindFiles, KindPostgres)
+	case s.Kind == KindPostgres && (len(s.Path) < 1 || len(s.Path) > 4095 || strings.ContainsAny(s.Path, "\n\x00")):
+		return badRegister("secrets: path: want one line of at most 4095 bytes")
+	case s.Kind == KindFiles && (len(s.Path) < 1 || len(s.Path) > 4095 || s.Path[0] != '/' || bytes.IndexByte([]byte(s.Path), 0) >= 0):
 		return badRegister("secrets: path: want an absolute path of at most 4095 bytes")
 	case s.IDKey == zero || s.GearKey == zero || s.IndexKey == zero || s.MaskKey == zero:
 		return badRegister("secrets: a key is missing")
@@ -361,44 +366,22 @@ func (s RegisterSecrets) Format(f fmt.State, _ rune) {
 // MarshalJSON writes the name and nothing secret.
 func (s RegisterSecrets) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint(s)) }
 
+// registerForm is that of a register's record and secrets.
+var registerForm = canon.Form{Depth: 4, Elements: 64, Pairs: 16}
+
 func encode(v any) ([]byte, error) {
-	opts := cbor.CoreDetEncOptions()
-	opts.NilContainers = cbor.NilContainerAsEmpty
-	mode, err := opts.EncMode()
+	b, err := registerForm.Encode(v)
 	if err != nil {
-		return nil, fmt.Errorf("register: cbor: %w", err)
-	}
-	b, err := mode.Marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("register: cbor: %w", err)
+		return nil, fmt.Errorf("register: %w", err)
 	}
 	return b, nil
 }
 
-// decode reads one CBOR item into v and accepts it only if encoding v again
-// gives the same bytes.
-func decode[T any](b []byte, v *T) error {
-	mode, err := cbor.DecOptions{
-		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
-		IndefLength:       cbor.IndefLengthForbidden,
-		TagsMd:            cbor.TagsForbidden,
-		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
-		MaxNestedLevels:   4,
-		MaxArrayElements:  64,
-		MaxMapPairs:       16,
-	}.DecMode()
-	if err != nil {
-		return fmt.Errorf("register: cbor: %w", err)
-	}
-	if err := mode.Unmarshal(b, v); err != nil {
+// decode accepts only what encode would have written for the same value. The
+// caller has held b against its cap.
+func decode(b []byte, v any) error {
+	if err := registerForm.Decode(b, len(b), v); err != nil {
 		return badRegister("%v", err)
-	}
-	again, err := encode(*v)
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(again, b) {
-		return badRegister("not in the one canonical encoding")
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/hiddeco/sshsig"
 	"golang.org/x/crypto/ssh"
@@ -135,24 +136,18 @@ func signerKeyBytes(k ssh.PublicKey) []byte {
 // `ssh-keygen -Y sign -n charter@chancery` makes it. Signatures of several
 // people are put one after the other in one file.
 func Sign(doc []byte, key ed25519.PrivateKey) ([]byte, error) {
-	if len(key) != ed25519.PrivateKeySize {
-		return nil, fmt.Errorf("charter: sign: %w", ErrKey)
-	}
-	signer, err := ssh.NewSignerFromKey(key)
+	sig, err := SignIn(Namespace, doc, key)
 	if err != nil {
-		return nil, fmt.Errorf("charter: sign: %w", err)
+		return nil, fmt.Errorf("charter: %w", err)
 	}
-	// Ed25519 signatures need no randomness.
-	sig, err := sshsig.SignWithRand(bytes.NewReader(doc), nil, signer, sshsig.HashSHA512, Namespace)
-	if err != nil {
-		return nil, fmt.Errorf("charter: sign: %w", err)
-	}
-	return sshsig.Armor(sig), nil
+	return sig, nil
 }
 
-// Verify checks the signatures of c under its own signers and threshold.
+// Verify checks the signatures of c under its own rules for charters, whenever
+// they were made.
 func (c *Charter) Verify(sigs []byte) error {
-	return VerifySignatures(c.doc, sigs, c.Signers, c.Threshold)
+	_, err := c.Quorum(ActCharter, Namespace, c.doc, sigs, time.Time{})
+	return err
 }
 
 // VerifySignatures checks that at least threshold of signers signed the exact
@@ -167,43 +162,16 @@ func VerifySignatures(doc, sigs []byte, signers []Signer, threshold int) error {
 	if threshold < 1 || threshold > len(signers) {
 		return fmt.Errorf("charter: signatures: %w: %d of %d", ErrThreshold, threshold, len(signers))
 	}
-	keys := make([][]byte, len(signers))
+	voters := make([]Voter, len(signers))
 	for i, s := range signers {
-		k, err := parseSigner(s.Key)
-		if err != nil {
-			return fmt.Errorf("charter: signer %s: %w", s.Name, err)
-		}
-		keys[i] = k.Marshal()
+		voters[i] = Voter{Name: s.Name, Keys: []string{s.Key}}
 	}
-	blocks, err := splitSignatures(sigs)
+	votes, err := Tally(doc, sigs, Namespace, voters, false)
 	if err != nil {
-		return err
+		return fmt.Errorf("charter: %w", err)
 	}
-	names, seen := map[string]bool{}, map[string]bool{}
-	for n, b := range blocks {
-		sig, err := sshsig.ParseSignature(b)
-		if err != nil {
-			return fmt.Errorf("charter: signature %d: %w: %w", n+1, ErrSignature, err)
-		}
-		key := sig.PublicKey.Marshal()
-		verified := false
-		for i, s := range signers {
-			if !bytes.Equal(key, keys[i]) {
-				continue
-			}
-			if !verified {
-				if err := sshsig.Verify(bytes.NewReader(doc), sig, sig.PublicKey, sig.HashAlgorithm, Namespace); err != nil {
-					return fmt.Errorf("charter: signature %d of %s: %w: %w", n+1, s.Name, ErrSignature, err)
-				}
-				verified = true
-			}
-			if !names[s.Name] && !seen[string(key)] {
-				names[s.Name], seen[string(key)] = true, true
-			}
-		}
-	}
-	if len(names) < threshold {
-		return fmt.Errorf("charter: signatures: %w: %d of the %d needed", ErrQuorum, len(names), threshold)
+	if len(votes) < threshold {
+		return fmt.Errorf("charter: signatures: %w: %d of the %d needed", ErrQuorum, len(votes), threshold)
 	}
 	return nil
 }

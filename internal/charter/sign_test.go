@@ -3,18 +3,17 @@ package charter
 import (
 	"bytes"
 	"crypto/ed25519"
-	"crypto/sha256"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/hiddeco/sshsig"
 	"golang.org/x/crypto/ssh"
+
+	"chancery.dev/chancery/internal/vectest"
 )
 
 func signed(t testing.TB, doc []byte, keys ...uint64) []byte {
@@ -105,47 +104,15 @@ func TestAFlippedBitOfASignatureIsFound(t *testing.T) {
 	}
 }
 
-// hardwareSigner makes signatures as a hardware key does, with its flags.
-type hardwareSigner struct {
-	key   ed25519.PrivateKey
-	flags byte
-}
-
-func (h hardwareSigner) PublicKey() ssh.PublicKey {
-	k, err := ssh.ParsePublicKey(ssh.Marshal(struct {
-		Type string
-		Key  []byte
-		App  string
-	}{ssh.KeyAlgoSKED25519, h.key.Public().(ed25519.PublicKey), "ssh:"}))
-	if err != nil {
-		panic(err)
-	}
-	return k
-}
-
-func (h hardwareSigner) sign(t testing.TB, doc []byte) []byte {
-	t.Helper()
-	catch := &catcher{SignerKey: h.PublicKey()}
-	sig, err := sshsig.SignWithRand(bytes.NewReader(doc), nil, catch, sshsig.HashSHA512, Namespace)
-	if err != nil {
-		t.Fatal(err)
-	}
-	app, message := sha256.Sum256([]byte("ssh:")), sha256.Sum256(catch.data)
-	tail := []byte{h.flags, 0, 0, 0, 7}
-	blob := slices.Concat(app[:], tail, message[:])
-	sig.Signature = &ssh.Signature{Format: ssh.KeyAlgoSKED25519, Blob: ed25519.Sign(h.key, blob), Rest: tail}
-	return sshsig.Armor(sig)
-}
-
 func TestHardwareKeyCountsOnlyWhenTouched(t *testing.T) {
 	doc := []byte("a charter\n")
-	touched := hardwareSigner{testKey(60), 1}
-	signer := Signer{"mari", sshText(touched.PublicKey())}
-	if err := VerifySignatures(doc, touched.sign(t, doc), []Signer{signer}, 1); err != nil {
+	touched := vectest.Hardware{Key: testKey(60), Flags: 1}
+	signer := Signer{"mari", touched.Text()}
+	if err := VerifySignatures(doc, touched.SignIn(t, Namespace, doc), []Signer{signer}, 1); err != nil {
 		t.Errorf("touched: %v", err)
 	}
-	untouched := hardwareSigner{testKey(60), 0}
-	if err := VerifySignatures(doc, untouched.sign(t, doc), []Signer{signer}, 1); !errors.Is(err, ErrSignature) {
+	untouched := vectest.Hardware{Key: testKey(60), Flags: 0}
+	if err := VerifySignatures(doc, untouched.SignIn(t, Namespace, doc), []Signer{signer}, 1); !errors.Is(err, ErrSignature) {
 		t.Errorf("untouched: %v, want ErrSignature", err)
 	}
 	c := sample()
@@ -153,19 +120,6 @@ func TestHardwareKeyCountsOnlyWhenTouched(t *testing.T) {
 	if _, err := New(c); err != nil {
 		t.Errorf("charter with a hardware key: %v", err)
 	}
-}
-
-// catcher hands out the bytes that would be signed.
-type catcher struct {
-	SignerKey ssh.PublicKey
-	data      []byte
-}
-
-func (c *catcher) PublicKey() ssh.PublicKey { return c.SignerKey }
-
-func (c *catcher) Sign(_ io.Reader, data []byte) (*ssh.Signature, error) {
-	c.data = bytes.Clone(data)
-	return &ssh.Signature{Format: ssh.KeyAlgoSKED25519}, nil
 }
 
 // keygen runs the real ssh-keygen.
@@ -188,9 +142,9 @@ func write(t *testing.T, name string, data []byte) string {
 func TestSSHKeygenAcceptsOurSignatures(t *testing.T) {
 	c := mustNew(t, sample())
 	sig := write(t, "sig", signed(t, c.Bytes(), 10))
-	hard := hardwareSigner{testKey(60), 1}
-	hardSig := write(t, "hardsig", hard.sign(t, c.Bytes()))
-	allowed := write(t, "allowed", []byte("mari "+c.Signers[0].Key+"\nhard "+sshText(hard.PublicKey())+"\n"))
+	hard := vectest.Hardware{Key: testKey(60), Flags: 1}
+	hardSig := write(t, "hardsig", hard.SignIn(t, Namespace, c.Bytes()))
+	allowed := write(t, "allowed", []byte("mari "+c.Signers[0].Key+"\nhard "+hard.Text()+"\n"))
 
 	verify := func(who, namespace, sig string, doc []byte) error {
 		out, err := keygen(t, doc, "-Y", "verify", "-f", allowed, "-I", who, "-n", namespace, "-s", sig)
@@ -304,7 +258,7 @@ func TestSuccession(t *testing.T) {
 		say    string
 	}{
 		"nothing changed":            {func(*Charter) {}, []uint64{10, 11}, nil, ""},
-		"embassy closed":             {func(c *Charter) { c.Embassies = c.Embassies[:2] }, []uint64{10, 11}, nil, ""},
+		"embassy closed":             {closeEmbassy, []uint64{10, 11}, nil, ""},
 		"new signers, both quorums":  {newSigners, []uint64{10, 11, 70, 71}, nil, ""},
 		"custodian's new age key":    {func(c *Charter) { c.Custody.Custodians[0].Recipient = recipientOf(99) }, []uint64{10, 11}, nil, ""},
 		"new generation":             {newGeneration, []uint64{10, 11}, nil, ""},
@@ -341,6 +295,11 @@ func TestSuccession(t *testing.T) {
 
 func newSigners(c *Charter) { c.Signers = []Signer{signerOf("kati", 70), signerOf("mati", 71)} }
 
+func closeEmbassy(c *Charter) {
+	c.Embassies = c.Embassies[1:]
+	c.Witnessing = c.DefaultWitnessing()
+}
+
 func newGeneration(c *Charter) {
 	c.Custody.Generation++
 	c.Custody.Threshold = 1
@@ -365,8 +324,8 @@ func TestASingleHandOnlyAdds(t *testing.T) {
 		"new signers":             {func(c *Charter) { newSigners(c); c.Threshold = 1 }, ErrSuccession},
 		"an agent gone":           {func(c *Charter) { c.Agents = c.Agents[1:] }, ErrSuccession},
 		"an agent's other key":    {func(c *Charter) { c.Agents[0].Key = EncodeKey(pub(95)) }, ErrSuccession},
-		"an embassy closed":       {func(c *Charter) { c.Embassies = c.Embassies[1:] }, ErrSuccession},
-		"an embassy's other host": {func(c *Charter) { c.Embassies[0].Country = "ZZ" }, ErrSuccession},
+		"an embassy closed":       {closeEmbassy, ErrSuccession},
+		"an embassy's other host": {func(c *Charter) { c.Embassies[0].Country = "ZZ"; c.Witnessing = c.GrownWitnessing() }, ErrSuccession},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -412,9 +371,11 @@ func TestNextSharesNothing(t *testing.T) {
 	n := old.Next()
 	n.Signers[0].Name, n.Agents[0].Name, n.Embassies[0].URLs[0] = "x", "x", "x"
 	n.Custody.Custodians[0].Name = "x"
+	n.Witnesses[0].Name, n.Witnessing.Groups[0].Need, n.Auditors[0].Name = "x", 9, "x"
 	again, err := Parse(old.Bytes())
 	if err != nil || old.Signers[0] != again.Signers[0] || old.Embassies[0].URLs[0] != again.Embassies[0].URLs[0] ||
-		old.Agents[0] != again.Agents[0] || old.Custody.Custodians[0] != again.Custody.Custodians[0] {
+		old.Agents[0] != again.Agents[0] || old.Custody.Custodians[0] != again.Custody.Custodians[0] ||
+		old.Witnesses[0] != again.Witnesses[0] || old.Witnessing.Groups[0] != again.Witnessing.Groups[0] || old.Auditors[0] != again.Auditors[0] {
 		t.Error("changing the next charter changed the old one")
 	}
 	if n.Number != 2 || n.Previous != EncodeDigest(old.Hash()) || n.Bytes() != nil {

@@ -4,8 +4,8 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"chancery.dev/chancery/internal/canon"
 )
 
 // Most entries of each list of a charter.
@@ -14,6 +14,8 @@ const (
 	MaxCustodians = 32
 	MaxAgents     = 1024
 	MaxEmbassies  = 32
+	MaxWitnesses  = 32
+	MaxAuditors   = 64
 	maxURLs       = 8
 )
 
@@ -28,7 +30,7 @@ var (
 // recipientSize is the length of a post-quantum age public key as text.
 const recipientSize = 1959
 
-// ValidName reports whether name may name a person, machine, embassy or
+// ValidName reports whether name may name a person, machine, embassy, witness or
 // register: a lowercase letter, then up to 31 lowercase letters, digits and hyphens.
 func ValidName(name string) bool { return namePattern.MatchString(name) }
 
@@ -36,13 +38,13 @@ func ValidName(name string) bool { return namePattern.MatchString(name) }
 // which is broken. What it keeps with the charter before it is [CheckSuccession].
 func (c *Charter) Validate() error {
 	switch {
-	case c.Version != Version:
-		return invalid("version %d: this program knows version %d", c.Version, Version)
+	case c.Version < 1 || c.Version > Version:
+		return invalid("version %d: this program knows versions 1 to %d", c.Version, Version)
 	case c.Suite != Suite:
 		return invalid("suite %q: this program knows %q", c.Suite, Suite)
 	case c.State.ID == StateID{}:
 		return invalid("state id: is zero")
-	case !validText(c.State.Name, 128):
+	case !canon.ValidText(c.State.Name, 128):
 		return invalid("state name: want 1 to 128 bytes of visible text without quotes or backslashes")
 	case !codePattern.MatchString(c.State.Code):
 		return invalid("state code %q: want two uppercase letters", c.State.Code)
@@ -57,7 +59,7 @@ func (c *Charter) Validate() error {
 		}
 	}
 	v := &validator{keys: map[string]string{}}
-	for _, check := range []func(*Charter, *validator) error{checkSigners, checkCustody, checkAgents, checkEmbassies} {
+	for _, check := range []func(*Charter, *validator) error{checkRules, checkCustody, checkAgents, checkEmbassies, checkWitnessing} {
 		if err := check(c, v); err != nil {
 			return err
 		}
@@ -93,7 +95,7 @@ func claim[T comparable](kind, what string) func(name string, v T) error {
 
 func checkNames[T any](kind string, limit int, list []T, name func(T) string) error {
 	if len(list) > limit {
-		return invalid("%d %ss: at most %d", len(list), kind, limit)
+		return invalid("%d of kind %s: at most %d", len(list), kind, limit)
 	}
 	seen := map[string]bool{}
 	for i, e := range list {
@@ -183,6 +185,9 @@ func checkAgents(c *Charter, v *validator) error {
 		if err := v.key(key, "agent "+a.Name); err != nil {
 			return err
 		}
+		if a.Until != "" && (c.Version < 3 || !a.Until.Valid()) {
+			return invalid("agent %s: until %q: want a day such as 2026-01-31, or nothing", a.Name, a.Until)
+		}
 	}
 	return nil
 }
@@ -243,13 +248,4 @@ func validAddress(text string) bool {
 	u, err := url.Parse(text)
 	return err == nil && u.Hostname() != "" && u.User == nil && u.RawQuery == "" && !u.ForceQuery &&
 		u.Fragment == "" && !strings.Contains(text, "#") && u.String() == text
-}
-
-// validText accepts 1 to limit bytes of visible text that YAML can hold in
-// double quotes as it is, without a space at either end.
-func validText(s string, limit int) bool {
-	if len(s) < 1 || len(s) > limit || !utf8.ValidString(s) || strings.TrimSpace(s) != s {
-		return false
-	}
-	return strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == '"' || r == '\\' }) < 0
 }

@@ -80,3 +80,14 @@ func FuzzOpenShare(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseAttestation(f *testing.F) {
+	_, _, commitments := split(f, 1, 3, 5)
+	f.Add(attestation(f, commitments, "mari").Marshal())
+	f.Fuzz(func(t *testing.T, text []byte) {
+		a, err := ParseAttestation(text)
+		if err == nil && !bytes.Equal(a.Marshal(), text) {
+			t.Error("not canonical")
+		}
+	})
+}

@@ -5,37 +5,14 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"flag"
-	"os"
-	"path/filepath"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "write the vectors anew")
+	"chancery.dev/chancery/internal/vectest"
+)
 
 func vector[T any](t *testing.T, name string, fresh func() T) T {
 	t.Helper()
-	path := filepath.Join("../../testdata/vectors/custody", name)
-	if *update {
-		b, err := json.MarshalIndent(fresh(), "", "  ")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, append(b, '\n'), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var v T
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&v); err != nil {
-		t.Fatal(err)
-	}
-	return v
+	return vectest.Of(t, "custody/"+name, fresh)
 }
 
 func unhex(t *testing.T, s string) []byte {

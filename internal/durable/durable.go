@@ -47,6 +47,11 @@ type File struct {
 	temp string
 	path string
 	cold bool
+
+	group   *Group // nil: it is committed by itself
+	written int64  // bytes, for group
+	failed  uint64 // failures of group before this file began
+	ended   bool   // committed or given up
 }
 
 // Create starts a file that Commit will put at path, replacing what is there.
@@ -74,6 +79,7 @@ func CreateIn(folder, path string, perm fs.FileMode) (*File, error) {
 // ended by Abort.
 func (f *File) Write(p []byte) (int, error) {
 	n, err := f.f.Write(p)
+	f.written += int64(n)
 	if err != nil {
 		return n, fmt.Errorf("durable: write: %w", err)
 	}
@@ -83,6 +89,7 @@ func (f *File) Write(p []byte) (int, error) {
 // WriteAt writes at an offset in bytes, for callers that fill a header last.
 func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	n, err := f.f.WriteAt(p, off)
+	f.written += int64(n)
 	if err != nil {
 		return n, fmt.Errorf("durable: write: %w", err)
 	}
@@ -118,8 +125,9 @@ func (f *File) Cold() { f.cold = true }
 // except when only the last step, the folder's fsync, failed: then either the
 // old or the new bytes are there, whole.
 func (f *File) Commit() error {
+	defer f.end()
 	// A crash before the fsync ends leaves a temporary file of any content.
-	if err := f.f.Sync(); err != nil {
+	if err := f.sync(f.f.Sync); err != nil {
 		return errors.Join(fmt.Errorf("durable: fsync: %w", err), f.Abort())
 	}
 	if f.cold {
@@ -133,12 +141,29 @@ func (f *File) Commit() error {
 		return errors.Join(fmt.Errorf("durable: rename: %w", err), removeTemp(f.temp))
 	}
 	// A crash before the folder's fsync leaves the old name or the new, whole.
-	return SyncDir(filepath.Dir(f.path))
+	return f.sync(func() error { return SyncDir(filepath.Dir(f.path)) })
+}
+
+// sync puts what was just done on disk: by itself, or with others of its group.
+func (f *File) sync(alone func() error) error {
+	if f.group == nil || f.written > groupMost {
+		return alone()
+	}
+	return f.group.sync(alone, f.failed)
+}
+
+// end takes the file out of its group, once.
+func (f *File) end() {
+	if f.group != nil && !f.ended {
+		f.ended = true
+		f.group.count(-1)
+	}
 }
 
 // Abort removes the temporary file. Calling it after Commit is an error that
 // changes nothing.
 func (f *File) Abort() error {
+	defer f.end()
 	if err := f.f.Close(); err != nil {
 		return fmt.Errorf("durable: abort: %w", err)
 	}

@@ -5,22 +5,27 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/peer"
 )
 
 // rawClient has a TLS configuration of the test's own.
 func rawClient(t *testing.T, change func(*tls.Config), who string) *http.Client {
 	t.Helper()
-	cert, err := certificate(keyOf(who))
+	cert, err := peer.Certificate(keyOf(who))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +36,7 @@ func rawClient(t *testing.T, change func(*tls.Config), who string) *http.Client 
 	}
 	tr := &http.Transport{TLSClientConfig: tc, ForceAttemptHTTP2: len(tc.NextProtos) == 0 || tc.NextProtos[0] == "h2"}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 10 * time.Second}
+	return &http.Client{Transport: tr, Timeout: time.Minute}
 }
 
 func TestOnlyHybridTLS13IsSpoken(t *testing.T) {
@@ -97,6 +102,8 @@ func TestStrangersAreRefusedEverywhereButIdentity(t *testing.T) {
 			"PUT " + object, "GET " + object, "GET " + object + "/leaves", "GET objects", "POST objects/has",
 			"POST objects/scrub", "PUT " + record, "GET " + record, "GET records/head", "POST receipts",
 			"GET checkpoint", "GET tile/0/000", "GET charter", "PUT charter", "GET status", "GET nothing", "DELETE " + object,
+			"GET cosigned", "POST cosignatures", "POST witness/add-checkpoint", "GET witness/seen/" + strings.Repeat("0", 64),
+			"GET witness/seen/x", "POST audit", "GET tile/entries/000", "GET records/scrub",
 		} {
 			method, path, _ := strings.Cut(route, " ")
 			for _, state := range []string{here, elsewhere} {
@@ -271,4 +278,56 @@ func TestServeEndsWithRequestsAtWork(t *testing.T) {
 		}
 	}
 	c.Close()
+}
+
+// Whoever shows the certificate of another, fails, and then answers over a handshake of its own has proven its own key
+// only.
+func TestIdentifyBelievesNoKeyThatAFailedHandshakeShowed(t *testing.T) {
+	t.Parallel()
+	honest, liar := keyOf("honest"), keyOf("liar")
+	shown, err := peer.Certificate(honest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := peer.Certificate(liar)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stolen := *shown
+	stolen.PrivateKey = liar
+	for name, test := range map[string]struct {
+		says ed25519.PrivateKey
+		ok   bool
+	}{"the other's": {honest, false}, "control: its own": {liar, true}} {
+		var handshakes atomic.Int32
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		hs := &http.Server{
+			ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				_ = json.NewEncoder(w).Encode(identityJSON{Name: "lu", Country: "LU", Key: base64.StdEncoding.EncodeToString(publicOf(test.says))})
+			}),
+		}
+		cfg := tlsConfig(own)
+		cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if handshakes.Add(1) == 1 {
+				return &stolen, nil
+			}
+			return own, nil
+		}
+		cfg.Certificates = nil
+		go func() { _ = hs.Serve(tls.NewListener(ln, cfg)) }()
+		id, err := Identify(t.Context(), "https://"+ln.Addr().String())
+		if test.ok != (err == nil) || test.ok && !id.Key.Equal(publicOf(liar)) {
+			t.Errorf("%s: %v, %v", name, id, err)
+		}
+		if handshakes.Load() < 2 {
+			t.Errorf("%s: %d handshakes: nothing was tried", name, handshakes.Load())
+		}
+		if err := hs.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }

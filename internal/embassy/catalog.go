@@ -30,29 +30,44 @@ type catalog struct {
 	mu      sync.RWMutex
 	objects map[shard.Name]place
 	records map[ledger.Slot]place
-	next    uint64 // leaves that the file covers
-	counts  counts // of the file
-	added   counts // of fresh
+	erased  map[[16]byte]uint64 // registers -> the leaf that erased them
+	changes []change            // what fresh adds to counts and takes from them
+	next    uint64              // leaves that the file covers
+	counts  counts              // of the file
+	added   counts              // of fresh; it may be below zero
 }
 
 // place is where something stands in the ledger.
 type place struct {
-	index uint64
-	size  uint64
+	index uint64   // of the leaf that stored it, or, where it is removed, of that one
+	size  uint64   // in bytes
 	hash  [32]byte // records only
+	// removed: it is not held any more. by is the order that removed an object.
+	removed bool
+	by      uint64
 }
 
-type counts struct{ objects, bytes uint64 }
+type counts struct{ objects, bytes int64 }
 
+// change is what one leaf does to the counts.
+type change struct {
+	index uint64
+	by    counts
+}
+
+// What is removed stands in the last two buckets, and no more in the first two:
+// so lists and sweeps go through what is held.
 var (
 	objectsBucket = []byte("objects") // name -> index 8, size 8
 	recordsBucket = []byte("records") // kind 1, register 16, sequence 8 -> index 8, size 8, hash 32
 	metaBucket    = []byte("meta")    // "state" -> version 1, next 8, objects 8, bytes 8
+	removedBucket = []byte("removed") // name -> index 8, size 8, order 8; a record's key -> index 8, size 8, hash 32
+	erasedBucket  = []byte("erased")  // register 16 -> index 8
 	metaKey       = []byte("state")
 )
 
 const (
-	catalogVersion = 1
+	catalogVersion = 2       // 1 knew no removals
 	catalogStep    = 4096    // leaves a transaction
 	freshLimit     = 1 << 16 // beyond this the embassy is busy until the file has caught up
 )
@@ -65,7 +80,9 @@ var (
 // openCatalog opens the file, or begins a new one where it is absent, of an old
 // version or broken.
 func openCatalog(path string) (*catalog, error) {
-	c := &catalog{objects: make(map[shard.Name]place), records: make(map[ledger.Slot]place)}
+	c := &catalog{
+		objects: make(map[shard.Name]place), records: make(map[ledger.Slot]place), erased: make(map[[16]byte]uint64),
+	}
 	err := c.open(path)
 	if err != nil {
 		if !unreadable(err) {
@@ -94,7 +111,7 @@ func (c *catalog) open(path string) error {
 		return fmt.Errorf("embassy: catalogue: %w", err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, b := range [][]byte{objectsBucket, recordsBucket, metaBucket} {
+		for _, b := range [][]byte{objectsBucket, recordsBucket, metaBucket, removedBucket, erasedBucket} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}
@@ -107,7 +124,7 @@ func (c *catalog) open(path string) error {
 			return errCatalogVersion
 		}
 		c.next = binary.BigEndian.Uint64(v[1:])
-		c.counts = counts{binary.BigEndian.Uint64(v[9:]), binary.BigEndian.Uint64(v[17:])}
+		c.counts = counts{int64(binary.BigEndian.Uint64(v[9:])), int64(binary.BigEndian.Uint64(v[17:]))}
 		return nil
 	})
 	if err != nil {
@@ -135,24 +152,37 @@ func (p place) bytes(record bool) []byte {
 	v := make([]byte, 0, 48)
 	v = binary.BigEndian.AppendUint64(v, p.index)
 	v = binary.BigEndian.AppendUint64(v, p.size)
-	if record {
+	switch {
+	case record:
 		v = append(v, p.hash[:]...)
+	case p.removed:
+		v = binary.BigEndian.AppendUint64(v, p.by)
 	}
 	return v
 }
 
 func parsePlace(v []byte) (p place, ok bool) {
-	if len(v) != 16 && len(v) != 48 {
+	if len(v) != 16 && len(v) != 24 && len(v) != 48 {
 		return place{}, false
 	}
 	p.index, p.size = binary.BigEndian.Uint64(v), binary.BigEndian.Uint64(v[8:])
-	copy(p.hash[:], v[16:])
+	if len(v) == 24 {
+		p.by = binary.BigEndian.Uint64(v[16:])
+	} else {
+		copy(p.hash[:], v[16:])
+	}
 	return p, true
 }
 
-// object tells where a name stands. The fresh map is asked first: the follower
-// takes from it only what the file has.
+// object tells where a name stands, if it is held. The fresh map is asked first:
+// the follower takes from it only what the file has.
 func (c *catalog) object(name shard.Name) (place, bool, error) {
+	p, ok, err := c.objectEver(name)
+	return p, ok && !p.removed, err
+}
+
+// objectEver tells also of what was removed.
+func (c *catalog) objectEver(name shard.Name) (place, bool, error) {
 	c.mu.RLock()
 	p, ok := c.objects[name]
 	c.mu.RUnlock()
@@ -162,7 +192,14 @@ func (c *catalog) object(name shard.Name) (place, bool, error) {
 	return c.lookup(objectsBucket, name[:])
 }
 
+// record tells where a slot stands, if its record is held.
 func (c *catalog) record(slot ledger.Slot) (place, bool, error) {
+	p, ok, err := c.recordEver(slot)
+	return p, ok && !p.removed, err
+}
+
+// recordEver tells also of what was removed: its slot stays taken.
+func (c *catalog) recordEver(slot ledger.Slot) (place, bool, error) {
 	c.mu.RLock()
 	p, ok := c.records[slot]
 	c.mu.RUnlock()
@@ -172,15 +209,34 @@ func (c *catalog) record(slot ledger.Slot) (place, bool, error) {
 	return c.lookup(recordsBucket, slotKey(slot))
 }
 
+// isErased tells whether a register's own record was removed: it takes none any more.
+func (c *catalog) isErased(register [16]byte) (bool, error) {
+	c.mu.RLock()
+	_, ok := c.erased[register]
+	c.mu.RUnlock()
+	if ok {
+		return true, nil
+	}
+	_, ok, err := c.lookup(erasedBucket, register[:])
+	return ok, err
+}
+
+// lookup looks a key up in a bucket, and then among what was removed.
 func (c *catalog) lookup(bucket, key []byte) (p place, ok bool, err error) {
 	err = c.db.View(func(tx *bbolt.Tx) error {
 		v := tx.Bucket(bucket).Get(key)
 		if v == nil {
+			v = tx.Bucket(removedBucket).Get(key)
+			p.removed = v != nil
+		}
+		if v == nil {
 			return nil
 		}
+		removed := p.removed
 		if p, ok = parsePlace(v); !ok {
 			return errMalformed
 		}
+		p.removed = removed
 		return nil
 	})
 	if err != nil {
@@ -198,24 +254,38 @@ func (c *catalog) note(l *ledger.Leaf, index uint64) (behind bool) {
 		return false // the follower was quicker
 	}
 	p := place{index: index, size: l.Size, hash: l.Name}
+	by := counts{bytes: int64(l.Size)}
 	switch l.Kind {
 	case ledger.ObjectStored:
 		c.objects[l.Name] = p
-		c.added.objects++
+		by.objects = 1
 	case ledger.RecordStored:
 		c.records[l.Slot] = p
+	case ledger.ObjectRemoved:
+		p.removed, p.by = true, l.Slot.Sequence
+		c.objects[l.Name] = p
+		by = counts{-1, -int64(l.Size)}
+	case ledger.RecordRemoved:
+		p.removed = true
+		c.records[l.Slot] = p
+		by = counts{0, -int64(l.Size)}
+		if l.Slot.Kind == ledger.Register {
+			c.erased[l.Slot.Register] = index
+		}
 	default:
 		return false
 	}
-	c.added.bytes += l.Size
-	return len(c.objects)+len(c.records) >= catalogStep
+	c.changes = append(c.changes, change{index, by})
+	c.added.objects += by.objects
+	c.added.bytes += by.bytes
+	return len(c.changes) >= catalogStep
 }
 
 // room fails while too much is remembered in memory only.
 func (c *catalog) room() error {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if len(c.objects)+len(c.records) >= freshLimit {
+	if len(c.changes) >= freshLimit {
 		return errCatalogFull
 	}
 	return nil
@@ -224,84 +294,5 @@ func (c *catalog) room() error {
 func (c *catalog) totals() counts {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return counts{c.counts.objects + c.added.objects, c.counts.bytes + c.added.bytes}
-}
-
-// catchUp reads the ledger from where the file ends to the leaf before size.
-func (c *catalog) catchUp(ctx context.Context, size uint64) error {
-	c.flushing.Lock()
-	defer c.flushing.Unlock()
-	if size < c.next {
-		return fmt.Errorf("embassy: the ledger has %d leaves, the catalogue knew %d: %w", size, c.next, ledger.ErrShorter)
-	}
-	for c.next < size {
-		if err := c.step(ctx, int(min(size-c.next, catalogStep))); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// step takes up to most leaves into the file. A crash anywhere here leaves the
-// file as it was or with the whole step; bbolt sees to that.
-func (c *catalog) step(ctx context.Context, most int) error {
-	next, total := c.next, c.counts
-	err := c.db.Update(func(tx *bbolt.Tx) error {
-		objects, records := tx.Bucket(objectsBucket), tx.Bucket(recordsBucket)
-		var err error
-		next, err = c.read(ctx, c.next, func(index uint64, l *ledger.Leaf) error {
-			bucket, key := objects, l.Name[:]
-			switch l.Kind {
-			case ledger.ObjectStored:
-			case ledger.RecordStored:
-				bucket, key = records, slotKey(l.Slot)
-			default:
-				return nil
-			}
-			if bucket.Get(key) != nil {
-				return nil // the first leaf counts
-			}
-			if l.Kind == ledger.ObjectStored {
-				total.objects++
-			}
-			total.bytes += l.Size
-			p := place{index: index, size: l.Size, hash: l.Name}
-			return bucket.Put(key, p.bytes(l.Kind == ledger.RecordStored))
-		}, most)
-		if err != nil {
-			return err
-		}
-		v := append(make([]byte, 0, 25), catalogVersion)
-		v = binary.BigEndian.AppendUint64(v, next)
-		v = binary.BigEndian.AppendUint64(v, total.objects)
-		v = binary.BigEndian.AppendUint64(v, total.bytes)
-		return tx.Bucket(metaBucket).Put(metaKey, v)
-	})
-	if err != nil {
-		return fmt.Errorf("embassy: catalogue: %w", err)
-	}
-	c.forget(next, total)
-	return nil
-}
-
-// forget drops from memory what the file now has.
-func (c *catalog) forget(next uint64, total counts) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.next, c.counts, c.added = next, total, counts{}
-	for name, p := range c.objects {
-		if p.index < next {
-			delete(c.objects, name)
-			continue
-		}
-		c.added.objects++
-		c.added.bytes += p.size
-	}
-	for slot, p := range c.records {
-		if p.index < next {
-			delete(c.records, slot)
-			continue
-		}
-		c.added.bytes += p.size
-	}
+	return counts{max(0, c.counts.objects+c.added.objects), max(0, c.counts.bytes+c.added.bytes)}
 }

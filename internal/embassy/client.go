@@ -1,6 +1,8 @@
 package embassy
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
@@ -13,12 +15,14 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/peer"
 )
 
 const (
@@ -37,19 +41,22 @@ type ClientConfig struct {
 	ServerKey ed25519.PublicKey  // from the charter; any other key is refused
 	ClientKey ed25519.PrivateKey // an agent's, or the recovery key
 	State     charter.StateID
+	Origin    string        // of the state's ledger there, from the charter; empty is the embassy's first
 	Timeout   time.Duration // of one attempt, besides the time its bytes may take; 0 is 30 s
 	Conns     int           // connections at once; 0 is 4
 }
 
 // Client speaks to one embassy for one state. It is safe for concurrent use.
 // Every call ends: each attempt has a deadline, answers have caps, and there are
-// at most three attempts, made again only for want of an answer (every request
-// of this interface may be repeated). Errors are *Error.
+// at most three attempts, two where nothing came within the time, made again only
+// for want of an answer (every request of this interface may be repeated).
+// Errors are *Error.
 type Client struct {
 	url      string // without a final slash
 	state    charter.StateID
 	timeout  time.Duration
 	http     *http.Client
+	server   ed25519.PublicKey
 	verifier note.Verifier
 	broken   error // the configuration's, reported by every call
 }
@@ -69,28 +76,29 @@ func Dial(cfg ClientConfig) *Client {
 		c.broken = errors.New("no key of the embassy is given")
 		return c
 	}
-	cert, err := certificate(cfg.ClientKey)
+	cert, err := peer.Certificate(cfg.ClientKey)
 	if err != nil {
-		c.broken = err
+		c.broken = fmt.Errorf("embassy: %w", err)
 		return c
 	}
 	if c.broken = checkURL(c.url); c.broken != nil {
 		return c
 	}
-	c.verifier, c.broken = ledger.NewVerifier(ledger.Origin(cfg.State, cfg.ServerKey), cfg.ServerKey)
+	c.server = bytes.Clone(cfg.ServerKey)
+	c.verifier, c.broken = ledger.NewVerifier(cmp.Or(cfg.Origin, ledger.Origin(cfg.State, cfg.ServerKey)), cfg.ServerKey)
 	tc := tlsConfig(cert)
 	want := append(ed25519.PublicKey(nil), cfg.ServerKey...)
-	tc.VerifyConnection = func(cs tls.ConnectionState) error {
-		if got := peerKey(&cs); got == nil || !got.Equal(want) {
+	peer.Pin(tc, func(key ed25519.PublicKey, _ tls.ConnectionState) error {
+		if key == nil || !key.Equal(want) {
 			return ErrWrongKey
 		}
 		return nil
-	}
+	})
 	conns := cfg.Conns
 	if conns <= 0 {
 		conns = defaultConns
 	}
-	c.http = httpClient(tc, conns)
+	c.http = httpClient(tc, conns, nil)
 	return c
 }
 
@@ -105,9 +113,8 @@ func checkURL(text string) error {
 	return nil
 }
 
-// httpClient pins nothing by itself: tc's VerifyConnection does.
-func httpClient(tc *tls.Config, conns int) *http.Client {
-	tc.InsecureSkipVerify = true // keys are pinned; nobody's certificates are believed
+// httpClient pins nothing by itself: tc does (see [peer.Pin]).
+func httpClient(tc *tls.Config, conns int, shook func(tls.ConnectionState)) *http.Client {
 	pool := &blocks{}
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
 	t := &http.Transport{
@@ -118,10 +125,13 @@ func httpClient(tc *tls.Config, conns int) *http.Client {
 			}
 			under := &corked{Conn: raw}
 			conn := tls.Client(under, tc)
-			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
 			defer cancel()
 			if err := conn.HandshakeContext(ctx); err != nil {
 				return nil, errors.Join(err, raw.Close())
+			}
+			if shook != nil {
+				shook(conn.ConnectionState())
 			}
 			return &bulkConn{Conn: conn, under: under, blocks: pool}, nil
 		},
@@ -175,7 +185,10 @@ func (c *Client) do(ctx context.Context, r *call) error {
 		if kind == nil {
 			return nil
 		}
-		final := !errors.Is(kind, ErrUnreachable) || attempt == attempts || ctx.Err() != nil
+		if errors.Is(err, context.DeadlineExceeded) {
+			attempt++ // it was waited for to the end: once more, on another connection, and not twice
+		}
+		final := !errors.Is(kind, ErrUnreachable) || attempt >= attempts || ctx.Err() != nil
 		if final {
 			return c.fail(r.op, kind, err)
 		}
@@ -324,20 +337,20 @@ func Identify(ctx context.Context, address string) (Identity, error) {
 	if err := checkURL(c.url); err != nil {
 		return Identity{}, c.fail(op, ErrUnreachable, err)
 	}
-	proven := make(chan ed25519.PublicKey, attempts)
 	tc := tlsConfig(nil)
-	tc.VerifyConnection = func(cs tls.ConnectionState) error {
-		key := peerKey(&cs)
+	peer.Pin(tc, func(key ed25519.PublicKey, _ tls.ConnectionState) error {
 		if key == nil {
 			return errors.New("not an embassy: its key is not Ed25519")
 		}
-		select {
-		case proven <- key:
-		default:
-		}
 		return nil
-	}
-	c.http = httpClient(tc, 1)
+	})
+	// A key is proven when the handshake has ended; whoever was shown one and failed proved nothing. Attempts follow each
+	// other, so the last handshake that ended is that of the connection with the answer.
+	var proven atomic.Pointer[ed25519.PublicKey]
+	c.http = httpClient(tc, 1, func(cs tls.ConnectionState) {
+		key := peer.Key(&cs)
+		proven.Store(&key)
+	})
 	defer c.Close()
 	var id identityJSON
 	err := c.do(ctx, &call{op: op, method: http.MethodGet, path: "/v1/identity", reply: maxErrorDoc, accept: intoJSON(&id)})
@@ -348,15 +361,8 @@ func Identify(ctx context.Context, address string) (Identity, error) {
 	if err != nil || !goodName(id.Name) || !goodCountry(id.Country) {
 		return Identity{}, c.fail(op, ErrForged, errors.New("a malformed identity"))
 	}
-	for {
-		select {
-		case key := <-proven:
-			if key.Equal(said) {
-				return Identity{Name: id.Name, Country: id.Country, Key: key}, nil
-			}
-			continue
-		default:
-		}
+	if key := proven.Load(); key == nil || !key.Equal(said) {
 		return Identity{}, c.fail(op, ErrForged, errors.New("it names a key that it has not proven"))
 	}
+	return Identity{Name: id.Name, Country: id.Country, Key: said}, nil
 }

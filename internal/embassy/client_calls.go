@@ -327,6 +327,32 @@ func (c *Client) PutCharter(ctx context.Context, doc, sig []byte) error {
 	})
 }
 
+// Agreement returns the newest agreement and its signatures as the embassy has
+// them, unchecked; ErrNotFound where it serves without one.
+func (c *Client) Agreement(ctx context.Context) (doc, sigs []byte, err error) {
+	var reply charterJSON
+	err = c.do(ctx, &call{
+		op: "fetch the agreement", method: http.MethodGet, path: "agreement",
+		reply: 3 * maxCharter, accept: intoJSON(&reply),
+	})
+	return reply.Document, reply.Signature, err
+}
+
+// PutAgreement gives the embassy the amendment that follows its agreement.
+func (c *Client) PutAgreement(ctx context.Context, doc, sigs []byte) error {
+	const op = "hand over the agreement"
+	body, err := json.Marshal(charterJSON{doc, sigs})
+	if err != nil {
+		return c.fail(op, ErrInvalid, err)
+	}
+	var taken takenJSON
+	return c.do(ctx, &call{
+		op: op, method: http.MethodPut, path: "agreement", body: body,
+		header: http.Header{"Content-Type": {"application/json"}},
+		reply:  maxErrorDoc, work: diskTime, accept: intoJSON(&taken),
+	})
+}
+
 // Status asks the embassy for its own account of itself.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status

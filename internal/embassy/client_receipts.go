@@ -22,11 +22,15 @@ const receiptTime = 15 * time.Second
 // this state's ledger, and each for the very thing asked. That a slot's leaf
 // names the right bytes (Leaf.Name) is for the caller to compare.
 func (c *Client) Receipts(ctx context.Context, objects []shard.Name, slots []ledger.Slot) ([]ledger.Receipt, error) {
+	return c.allReceipts(ctx, objects, slots, false)
+}
+
+func (c *Client) allReceipts(ctx context.Context, objects []shard.Name, slots []ledger.Slot, cosigned bool) ([]ledger.Receipt, error) {
 	var all []ledger.Receipt
 	for len(objects)+len(slots) > 0 {
 		n := min(len(objects), maxReceipts)
 		m := min(len(slots), maxReceipts-n)
-		batch, err := c.receipts(ctx, objects[:n], slots[:m])
+		batch, err := c.receipts(ctx, objects[:n], slots[:m], cosigned)
 		if err != nil {
 			return nil, err
 		}
@@ -36,9 +40,9 @@ func (c *Client) Receipts(ctx context.Context, objects []shard.Name, slots []led
 	return all, nil
 }
 
-func (c *Client) receipts(ctx context.Context, objects []shard.Name, slots []ledger.Slot) ([]ledger.Receipt, error) {
+func (c *Client) receipts(ctx context.Context, objects []shard.Name, slots []ledger.Slot, cosigned bool) ([]ledger.Receipt, error) {
 	const op = "fetch receipts"
-	question := receiptsJSON{Objects: hexNames(objects), Records: make([]slotJSON, len(slots))}
+	question := receiptsJSON{Objects: hexNames(objects), Records: make([]slotJSON, len(slots)), Cosigned: cosigned}
 	for i, s := range slots {
 		question.Records[i] = slotJSON{Kind: s.Kind.String(), Register: hex.EncodeToString(s.Register[:]), Sequence: s.Sequence}
 	}

@@ -1,17 +1,13 @@
 package embassy
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"sync"
-	"time"
+
+	"chancery.dev/chancery/internal/peer"
 )
 
 // blockSize is how many bytes move at once between disk, TLS and network.
@@ -33,47 +29,11 @@ func (b *blocks) put(p *[]byte) { b.pool.Put(p) }
 // tlsConfig is common to both ends: TLS 1.3 with the hybrid group and no other,
 // so that a peer with classical key exchange only fails the handshake.
 func tlsConfig(cert *tls.Certificate) *tls.Config {
-	cfg := &tls.Config{
-		MinVersion:                  tls.VersionTLS13,
-		CurvePreferences:            []tls.CurveID{tls.X25519MLKEM768},
-		SessionTicketsDisabled:      true,
-		DynamicRecordSizingDisabled: true,
-	}
-	if cert != nil {
-		cfg.Certificates = []tls.Certificate{*cert}
-	}
+	cfg := peer.Config(cert)
+	cfg.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768}
+	cfg.SessionTicketsDisabled = true
+	cfg.DynamicRecordSizingDisabled = true
 	return cfg
-}
-
-// certificate wraps a key in the self-signed certificate that TLS wants. Nothing
-// in it but the key is ever looked at.
-func certificate(key ed25519.PrivateKey) (*tls.Certificate, error) {
-	if len(key) != ed25519.PrivateKeySize {
-		return nil, errors.New("embassy: certificate: not an Ed25519 key")
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		NotBefore:    time.Unix(0, 0).UTC(),
-		NotAfter:     time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return nil, fmt.Errorf("embassy: certificate: %w", err)
-	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
-}
-
-// peerKey is the key whose possession the peer has just proven, or nil.
-func peerKey(cs *tls.ConnectionState) ed25519.PublicKey {
-	if cs == nil || len(cs.PeerCertificates) == 0 {
-		return nil
-	}
-	key, ok := cs.PeerCertificates[0].PublicKey.(ed25519.PublicKey)
-	if !ok {
-		return nil
-	}
-	return key
 }
 
 // corked is a connection under TLS that can gather the records of one large

@@ -16,8 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"chancery.dev/chancery/internal/audit"
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/peer"
 	"chancery.dev/chancery/internal/shard"
 )
 
@@ -82,7 +84,7 @@ func TestAFullDiskIsSaidAndSurvived(t *testing.T) {
 		if !errors.Is(err, ErrFull) {
 			t.Errorf("no room to %s: %v", step, err)
 		}
-		if left, err := os.ReadDir(s.state().store.tmp()); err != nil || len(left) != 0 {
+		if left, err := filesIn(s.state().store.tmp()); err != nil || len(left) != 0 {
 			t.Errorf("no room to %s: left in tmp: %v, %v", step, left, err)
 		}
 		if missing, err := c.Missing(t.Context(), []shard.Name{name}); err != nil || len(missing) != 1 {
@@ -211,7 +213,7 @@ func TestAnObjectWithoutItsLeafGetsOne(t *testing.T) {
 	}
 	s.stop()
 	s = serve(t, dir, Options{})
-	if left, err := os.ReadDir(s.state().store.tmp()); err != nil || len(left) != 0 {
+	if left, err := filesIn(s.state().store.tmp()); err != nil || len(left) != 0 {
 		t.Errorf("left in tmp: %v, %v", left, err)
 	}
 	c := s.client(t, "agent")
@@ -229,7 +231,7 @@ func TestAnObjectWithoutItsLeafGetsOne(t *testing.T) {
 // liar serves HTTP over the right TLS with a handler of the test's own.
 func liar(t *testing.T, h http.HandlerFunc) *Client {
 	t.Helper()
-	cert, err := certificate(keyOf("liar"))
+	cert, err := peer.Certificate(keyOf("liar"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +245,7 @@ func liar(t *testing.T, h http.HandlerFunc) *Client {
 	go func() { _ = hs.Serve(ln) }()
 	t.Cleanup(func() { _ = hs.Close() })
 	s := &site{server: &Server{key: keyOf("liar")}, addr: ln.Addr().String()}
-	return s.dial(t, "agent", func(c *ClientConfig) { c.Timeout = 100 * time.Millisecond })
+	return s.dial(t, "agent", func(c *ClientConfig) { c.Timeout = 20 * time.Second })
 }
 
 func TestALyingServerIsCut(t *testing.T) {
@@ -276,24 +278,48 @@ func TestALyingServerIsCut(t *testing.T) {
 		_, err := c.Receipts(context.Background(), []shard.Name{name}, nil)
 		return err
 	}
+	cosigned := func(c *Client) error { _, err := c.Cosigned(context.Background()); return err }
+	tile := func(c *Client) error { _, err := c.Tile(context.Background(), "tile/0/000"); return err }
+	seen := func(c *Client) error {
+		_, err := c.Seen(context.Background(), "o")
+		return err
+	}
+	bring := func(c *Client) error { return c.PutCosignatures(context.Background(), []byte("note")) }
+	auditing := func(c *Client) error {
+		ch := audit.NewSample([16]byte{}, [16]byte{}, []byte("note"), [32]byte{}, 1)
+		answer, err := c.Audit(context.Background(), ch)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, answer)
+		return errors.Join(err, answer.Close())
+	}
 	cases := map[string]struct {
 		h    http.HandlerFunc
 		call func(*Client) error
 		want error
 	}{
-		"endless object":      {endless("application/octet-stream"), get, ErrForged},
-		"endless list":        {endless("application/json"), list, ErrForged},
-		"endless receipts":    {endless("application/cbor"), receipts, ErrForged},
-		"a huge length":       {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "99999999999") }, get, ErrForged},
-		"unsorted names":      {says(200, `{"names":["`+strings.Repeat("2", 64)+`","`+strings.Repeat("1", 64)+`"]}`), list, ErrForged},
-		"other missing":       {says(200, `{"missing":["`+strings.Repeat("2", 64)+`"]}`), missing, ErrForged},
-		"not JSON":            {says(200, `hello`), list, ErrForged},
-		"receipts of nothing": {says(200, "\x82\x40\x80"), receipts, ErrForged},
-		"other leaf hashes":   {says(200, strings.Repeat("x", 32)), leaves, ErrForged},
-		"a bare error":        {says(500, `oops`), list, ErrForged},
-		"a redirect":          {says(307, ``), list, ErrForged},
-		"control: refused":    {says(403, `{"code":"refused","what":"access","why":"no"}`), list, ErrRefused},
-		"control: no names":   {says(200, `{"names":[]}`), list, nil},
+		"endless cosigned":     {endless("text/plain"), cosigned, ErrForged},
+		"another's checkpoint": {says(200, "o\n1\n"), cosigned, ErrForged},
+		"a huge tile":          {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "99999999999") }, tile, ErrForged},
+		"endless seen":         {endless("text/plain"), seen, ErrUnreachable},
+		"no witness":           {says(404, "no"), seen, ErrNotFound},
+		"not taken":            {says(200, "hello"), bring, ErrForged},
+		"an audit refused":     {says(403, `{"code":"refused","what":"access","why":"no"}`), auditing, ErrRefused},
+		"control: an answer":   {says(200, "anything"), auditing, nil},
+		"endless object":       {endless("application/octet-stream"), get, ErrForged},
+		"endless list":         {endless("application/json"), list, ErrForged},
+		"endless receipts":     {endless("application/cbor"), receipts, ErrForged},
+		"a huge length":        {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "99999999999") }, get, ErrForged},
+		"unsorted names":       {says(200, `{"names":["`+strings.Repeat("2", 64)+`","`+strings.Repeat("1", 64)+`"]}`), list, ErrForged},
+		"other missing":        {says(200, `{"missing":["`+strings.Repeat("2", 64)+`"]}`), missing, ErrForged},
+		"not JSON":             {says(200, `hello`), list, ErrForged},
+		"receipts of nothing":  {says(200, "\x82\x40\x80"), receipts, ErrForged},
+		"other leaf hashes":    {says(200, strings.Repeat("x", 32)), leaves, ErrForged},
+		"a bare error":         {says(500, `oops`), list, ErrForged},
+		"a redirect":           {says(307, ``), list, ErrForged},
+		"control: refused":     {says(403, `{"code":"refused","what":"access","why":"no"}`), list, ErrRefused},
+		"control: no names":    {says(200, `{"names":[]}`), list, nil},
 	}
 	for what, k := range cases {
 		t.Run(what, func(t *testing.T) {
@@ -322,16 +348,16 @@ func TestASlowServerIsCut(t *testing.T) {
 	if !errors.Is(err, ErrUnreachable) {
 		t.Errorf("%v", err)
 	}
-	if took := time.Since(began); took > 8*time.Second {
+	if took := time.Since(began); took >= defaultTimeout { // what one attempt of a patient client takes
 		t.Errorf("cut after %v", took)
 	}
 }
 
 func TestASlowClientIsCutAndASlowEmbassyIsNot(t *testing.T) {
 	t.Parallel()
-	const patience = 300 * time.Millisecond
+	const patience = 2 * time.Second // what is written at once comes within it, however busy the machine is
 	s := serve(t, initFolder(t), Options{patience: patience})
-	cert, err := certificate(keyOf("agent"))
+	cert, err := peer.Certificate(keyOf("agent"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +377,7 @@ func TestASlowClientIsCutAndASlowEmbassyIsNot(t *testing.T) {
 			t.Fatal(err)
 		}
 		answer, err := io.ReadAll(conn) // ends when the embassy hangs up
-		if took := time.Since(began); err != nil || took < patience || took > 20*patience {
+		if took := time.Since(began); err != nil || took < patience || took > time.Minute {
 			t.Errorf("%s: cut after %v: %v", what, took, err)
 		}
 		if what != "headers" && !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") {
@@ -363,7 +389,7 @@ func TestASlowClientIsCutAndASlowEmbassyIsNot(t *testing.T) {
 	for range maxScrubs {
 		s.server.scrubs <- struct{}{}
 	}
-	timer := time.AfterFunc(3*patience, func() {
+	timer := time.AfterFunc(2*patience, func() {
 		for range maxScrubs {
 			<-s.server.scrubs
 		}

@@ -2,9 +2,6 @@ package embassy
 
 import (
 	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +15,7 @@ import (
 
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/durable"
+	"chancery.dev/chancery/internal/peer"
 )
 
 // maxCharter caps a charter document and its signatures, in bytes each.
@@ -29,7 +27,10 @@ const (
 	lockFile     = "lock"
 	folderPerm   = 0o700
 	filePerm     = 0o600
-	version      = 1 // of the folder
+
+	// Layouts of the folder.
+	unbound = 1 // of an earlier release: one state, without an agreement; served for ever and made no more
+	bound   = 2 // states are served under agreements only
 )
 
 // settings is embassy.yaml.
@@ -47,56 +48,7 @@ var (
 func goodName(s string) bool    { return namePattern.MatchString(s) }
 func goodCountry(s string) bool { return countryPattern.MatchString(s) }
 
-// Init makes the folder of a new embassy: a fresh key, its name, the country
-// that hosts it (two capital letters), and one state with its charter, which
-// must carry the signatures that it asks for itself. It returns the fingerprint
-// of the embassy's key. A folder that is an embassy already, or holds anything
-// foreign, is left alone.
-func Init(dir, name, country string, charterDoc, charterSig []byte) (fingerprint string, err error) {
-	if !goodName(name) {
-		return "", fmt.Errorf("embassy: init: name %q is not of the form a-z, 0-9 and -", name)
-	}
-	if !goodCountry(country) {
-		return "", fmt.Errorf("embassy: init: country %q is not two capital letters", country)
-	}
-	ch, err := readCharter(charterDoc, charterSig)
-	if err != nil {
-		return "", fmt.Errorf("embassy: init: %w", err)
-	}
-	if err := durable.MkdirAll(dir, folderPerm); err != nil {
-		return "", fmt.Errorf("embassy: init: %w", err)
-	}
-	unlock, err := durable.Lock(filepath.Join(dir, lockFile))
-	if err != nil {
-		return "", fmt.Errorf("embassy: init: %w", err)
-	}
-	defer unlock()
-	if err := checkVirgin(dir); err != nil {
-		return "", err
-	}
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return "", fmt.Errorf("embassy: init: key: %w", err)
-	}
-	if err := writeKey(filepath.Join(dir, keyFile), key); err != nil {
-		return "", err
-	}
-	if err := initState(filepath.Join(dir, "states", ch.State.ID.String()), ch, charterSig); err != nil {
-		return "", err
-	}
-	doc, err := yaml.Marshal(settings{Version: version, Name: name, Country: country})
-	if err != nil {
-		return "", fmt.Errorf("embassy: init: %w", err)
-	}
-	// embassy.yaml comes last: a crash before it leaves a folder that is no
-	// embassy yet, and Init begins again with another key.
-	if err := durable.WriteFile(filepath.Join(dir, settingsFile), doc, filePerm); err != nil {
-		return "", fmt.Errorf("embassy: init: %w", err)
-	}
-	return charter.Fingerprint(publicOf(key)), nil
-}
-
-// checkVirgin accepts an empty folder and what a crashed Init left.
+// checkVirgin accepts an empty folder and what a crashed Establish left.
 func checkVirgin(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -225,7 +177,7 @@ func loadSettings(dir string) (settings, error) {
 	if err := yaml.UnmarshalWithOptions(doc, &s, yaml.Strict()); err != nil {
 		return settings{}, fmt.Errorf("embassy: %s: %w", settingsFile, err)
 	}
-	if s.Version != version {
+	if s.Version != unbound && s.Version != bound {
 		return settings{}, fmt.Errorf("embassy: %s: version %d is unknown to this program", settingsFile, s.Version)
 	}
 	if !goodName(s.Name) || !goodCountry(s.Country) {
@@ -235,40 +187,27 @@ func loadSettings(dir string) (settings, error) {
 }
 
 func writeKey(path string, key ed25519.PrivateKey) error {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	text, err := peer.EncodeKey(key)
 	if err != nil {
 		return fmt.Errorf("embassy: key: %w", err)
 	}
-	block := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	if err := durable.WriteFile(path, block, 0o600); err != nil {
+	if err := durable.WriteFile(path, text, peer.KeyPerm); err != nil {
 		return fmt.Errorf("embassy: key: %w", err)
 	}
 	return nil
 }
 
 func loadKey(path string) (ed25519.PrivateKey, error) {
-	info, err := os.Stat(path)
-	if err != nil {
+	if err := peer.CheckSecret(path); err != nil {
 		return nil, fmt.Errorf("embassy: key: %w", err)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("embassy: key: %s is open to others (mode %o); it must be 0600", path, info.Mode().Perm())
 	}
 	text, err := readFile(path, 64<<10)
 	if err != nil {
 		return nil, err
 	}
-	block, rest := pem.Decode(text)
-	if block == nil || block.Type != "PRIVATE KEY" || len(rest) != 0 {
-		return nil, fmt.Errorf("embassy: key: %s is not one PEM private key", path)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	key, err := peer.ParseOnlyKey(text)
 	if err != nil {
 		return nil, fmt.Errorf("embassy: key: %s: %w", path, err)
-	}
-	key, ok := parsed.(ed25519.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("embassy: key: %s is not Ed25519", path)
 	}
 	return key, nil
 }

@@ -1,6 +1,8 @@
 package embassy
 
 import (
+	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -32,53 +34,82 @@ func (s *Server) putObject(q *session) error {
 	if err != nil {
 		return err
 	}
-	st := q.state
-	release, err := st.store.locks.take(q.r.Context(), name)
+	index, created, err := s.take(q.r.Context(), &arrival{
+		state: q.state, key: q.key, name: name, size: size,
+		body: &bodyReader{q, size}, repair: q.r.Header.Get(repairHeader) != "",
+	})
 	if err != nil {
 		return err
+	}
+	status := http.StatusOK
+	if created {
+		status = http.StatusCreated
+	}
+	return q.w.json(status, leafJSON{index})
+}
+
+// arrival is an object that somebody sends.
+type arrival struct {
+	state  *state
+	key    ed25519.PublicKey // of the sender
+	name   shard.Name
+	size   int64
+	body   io.Reader
+	repair bool // look at the copy on disk before it is believed
+}
+
+// take stores an object: when it returns nil, bytes, name and leaf are durable.
+// It returns the object's leaf, and whether anything was written.
+func (s *Server) take(ctx context.Context, a *arrival) (index uint64, created bool, err error) {
+	st := a.state
+	release, err := st.store.locks.take(ctx, a.name)
+	if err != nil {
+		return 0, false, err
 	}
 	defer release()
-	at, leafed, err := st.catalog.object(name)
+	at, leafed, err := st.catalog.object(a.name)
 	if err != nil {
-		return err
+		return 0, false, err
 	}
 	if leafed {
-		whole, err := s.whole(q, name, at)
-		if err != nil {
-			return err
-		}
-		if whole {
-			return q.w.json(http.StatusOK, leafJSON{at.index})
+		whole, err := a.whole(ctx, at)
+		if err != nil || whole {
+			return at.index, false, err
 		}
 		// Lost or damaged: write it again. Its leaf stays the first one.
-		if err := s.receive(q, name, size, false); err != nil {
-			return err
+		release, err := s.receive(a, false)
+		if err == nil {
+			release()
 		}
-		return q.w.json(http.StatusCreated, leafJSON{at.index})
+		return at.index, true, err
 	}
 	if err := st.catalog.room(); err != nil {
-		return err
+		return 0, false, err
 	}
-	if err := s.receive(q, name, size, true); err != nil {
-		return err
-	}
-	l := ledger.NewLeaf(ledger.ObjectStored, st.id)
-	l.Name, l.Size, l.Actor = name, uint64(size), [32]byte(q.key)
-	index, err := st.act(&l)
+	// Its room stays claimed until the catalogue counts it: in between others
+	// would find it free.
+	vacate, err := s.receive(a, true)
 	if err != nil {
-		return s.roomOr(st, err)
+		return 0, false, err
 	}
-	return q.w.json(http.StatusCreated, leafJSON{index})
+	defer vacate()
+	l := ledger.NewLeaf(ledger.ObjectStored, st.id)
+	l.Name, l.Size, l.Actor = a.name, uint64(a.size), [32]byte(a.key)
+	index, err = st.act(&l)
+	if err != nil {
+		return 0, false, s.roomOr(st, err)
+	}
+	return index, true, nil
 }
 
 // whole tells whether the copy on disk will do: of the right length, or, when
 // the client asks for repair, of the right bytes.
-func (s *Server) whole(q *session, name shard.Name, at place) (bool, error) {
-	if q.r.Header.Get(repairHeader) != "" {
-		what, err := q.state.store.check(q.r.Context(), name, int64(at.size))
+func (a *arrival) whole(ctx context.Context, at place) (bool, error) {
+	if a.repair {
+		what, err := a.state.store.check(ctx, a.name, int64(at.size))
 		return what == "", err
 	}
-	n, err := q.state.store.stat(name)
+	n, err := a.state.store.stat(a.name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -86,13 +117,17 @@ func (s *Server) whole(q *session, name shard.Name, at place) (bool, error) {
 }
 
 // receive writes the body to disk, within quota (for what is new) and room.
-func (s *Server) receive(q *session, name shard.Name, size int64, fresh bool) error {
-	release, err := s.reserve(q.state, size, fresh)
+// Unless it fails, release gives back the claim to them.
+func (s *Server) receive(a *arrival, fresh bool) (release func(), err error) {
+	release, err = s.reserve(a.state, a.size, fresh)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer release()
-	return q.state.store.write(name, &bodyReader{q, size}, size)
+	if err := a.state.store.write(a.name, a.body, a.size); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
 }
 
 // bodyReader is a request's body of known length. Its errors are blamed on the
@@ -118,9 +153,9 @@ func (b *bodyReader) Read(p []byte) (int, error) {
 func (s *Server) reserve(st *state, size int64, fresh bool) (release func(), err error) {
 	pending := st.store.reserved.Add(size)
 	release = func() { st.store.reserved.Add(-size) }
-	if fresh && s.opts.Quota > 0 && int64(st.catalog.totals().bytes)+pending > s.opts.Quota {
+	if quota := st.quota(); fresh && quota > 0 && st.catalog.totals().bytes+pending > quota {
 		release()
-		return nil, full("the state's quota of " + strconv.FormatInt(s.opts.Quota, 10) + " bytes is used up")
+		return nil, full("the state's quota of " + strconv.FormatInt(quota, 10) + " bytes is used up")
 	}
 	free, err := st.store.free()
 	if err == nil && free < pending+s.opts.Reserve {
@@ -150,12 +185,12 @@ func (s *Server) getObject(q *session) error {
 	if err != nil {
 		return err
 	}
-	at, ok, err := q.state.catalog.object(name)
+	at, ok, err := q.state.catalog.objectEver(name)
 	if err != nil {
 		return err
 	}
-	if !ok {
-		return notFound("object")
+	if !ok || at.removed {
+		return notHeld("object", ok, at.by)
 	}
 	f, err := q.state.store.open(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -252,12 +287,12 @@ func (s *Server) getLeaves(q *session) error {
 	if err != nil {
 		return err
 	}
-	_, ok, err := q.state.catalog.object(name)
+	at, ok, err := q.state.catalog.objectEver(name)
 	if err != nil {
 		return err
 	}
-	if !ok {
-		return notFound("object")
+	if !ok || at.removed {
+		return notHeld("object", ok, at.by)
 	}
 	leaves, err := q.state.store.leaves(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -365,7 +400,7 @@ func (s *Server) scrubObjects(q *session) error {
 			return err
 		}
 		if ok {
-			if what, err = q.state.store.check(q.r.Context(), name, int64(at.size)); err != nil {
+			if what, err = q.state.checkHeld(q.r.Context(), name, int64(at.size)); err != nil {
 				return err
 			}
 		}

@@ -3,6 +3,7 @@ package embassy
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -46,60 +47,98 @@ func (s *Server) putRecord(q *session) error {
 	if err != nil {
 		return err
 	}
-	size, err := q.length(maxRecord)
+	data, err := q.body(maxRecord)
 	if err != nil {
 		return err
 	}
-	data := make([]byte, size)
-	if err := q.read(data); err != nil {
-		return err
+	if !slot.Kind.ByAgents() {
+		return refused(slot.Kind.String() + " records are not handed in as records")
 	}
-	st := q.state
-	release, err := st.store.locks.take(q.r.Context(), slot)
+	index, fresh, err := s.takeRecord(q.r.Context(), q.state, slot, data, q.key, true)
+	if errors.Is(err, errTaken) {
+		return &refusal{status: http.StatusConflict, Code: codeConflict, What: "record", Why: "the slot holds other bytes"}
+	}
 	if err != nil {
 		return err
+	}
+	status := http.StatusCreated
+	if !fresh {
+		status = http.StatusOK
+	}
+	return q.w.json(status, leafJSON{index})
+}
+
+// errTaken: the slot holds other bytes.
+var errTaken = errors.New("embassy: the slot holds other bytes")
+
+// takeRecord stores a record in its slot and returns its leaf's index; fresh is
+// false when the same bytes were there, whole. It fails with errTaken. counted
+// records are held to the state's quota.
+func (s *Server) takeRecord(ctx context.Context, st *state, slot ledger.Slot, data []byte, actor ed25519.PublicKey, counted bool) (index uint64, fresh bool, err error) {
+	if slot.Kind == ledger.Register { // none comes while the register is erased
+		release, err := st.store.locks.take(ctx, slot.Register)
+		if err != nil {
+			return 0, false, err
+		}
+		defer release()
+	}
+	release, err := st.store.locks.take(ctx, slot)
+	if err != nil {
+		return 0, false, err
 	}
 	defer release()
 	hash := sha256.Sum256(data)
-	at, leafed, err := st.catalog.record(slot)
+	at, leafed, err := st.catalog.recordEver(slot)
 	if err != nil {
-		return err
+		return 0, false, err
 	}
 	if leafed && at.hash != hash {
-		return &refusal{status: http.StatusConflict, Code: codeConflict, What: "record", Why: "the slot holds other bytes"}
+		return 0, false, errTaken
+	}
+	if leafed && at.removed {
+		return 0, false, notHeld("record", true, 0)
 	}
 	if leafed {
 		old, err := readFile(st.recordPath(slot), maxRecord)
 		if err == nil && sha256.Sum256(old) == hash {
-			return q.w.json(http.StatusOK, leafJSON{at.index})
+			return at.index, false, nil
 		}
 		// Lost or damaged on disk: write it again under its first leaf.
-		if err := s.keepRecord(st, slot, data, false); err != nil {
-			return err
+		unclaim, err := s.reserve(st, int64(len(data)), false)
+		if err != nil {
+			return 0, false, err
 		}
-		return q.w.json(http.StatusCreated, leafJSON{at.index})
+		defer unclaim()
+		return at.index, true, s.keepRecord(st, slot, data)
+	}
+	if err := st.takesRecords(slot, data); err != nil {
+		return 0, false, err
+	}
+	if slot.Kind == ledger.Register {
+		if err := st.mayRegister(ctx, slot, data); err != nil {
+			return 0, false, err
+		}
 	}
 	if err := st.catalog.room(); err != nil {
-		return err
+		return 0, false, err
 	}
-	if err := s.keepRecord(st, slot, data, true); err != nil {
-		return err
+	unclaim, err := s.reserve(st, int64(len(data)), counted) // held until its leaf counts
+	if err != nil {
+		return 0, false, err
+	}
+	defer unclaim()
+	if err := s.keepRecord(st, slot, data); err != nil {
+		return 0, false, err
 	}
 	l := ledger.NewLeaf(ledger.RecordStored, st.id)
-	l.Name, l.Size, l.Actor, l.Slot = hash, uint64(size), [32]byte(q.key), slot
-	index, err := st.act(&l)
-	if err != nil {
-		return s.roomOr(st, err)
+	l.Name, l.Size, l.Actor, l.Slot = hash, uint64(len(data)), [32]byte(actor), slot
+	if index, err = st.act(&l); err != nil {
+		return 0, false, s.roomOr(st, err)
 	}
-	return q.w.json(http.StatusCreated, leafJSON{index})
+	return index, true, nil
 }
 
-func (s *Server) keepRecord(st *state, slot ledger.Slot, data []byte, fresh bool) error {
-	release, err := s.reserve(st, int64(len(data)), fresh)
-	if err != nil {
-		return err
-	}
-	defer release()
+func (s *Server) keepRecord(st *state, slot ledger.Slot, data []byte) error {
 	path := st.recordPath(slot)
 	if err := durable.MkdirAll(filepath.Dir(path), folderPerm); err != nil {
 		return err
@@ -120,12 +159,12 @@ func (s *Server) getRecord(q *session) error {
 	if err != nil {
 		return err
 	}
-	at, ok, err := q.state.catalog.record(slot)
+	at, ok, err := q.state.catalog.recordEver(slot)
 	if err != nil {
 		return err
 	}
-	if !ok {
-		return notFound("record")
+	if !ok || at.removed {
+		return notHeld("record", ok, 0)
 	}
 	data, err := readFile(q.state.recordPath(slot), maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -225,7 +264,15 @@ func (s *Server) receipts(q *session) error {
 	}
 	ctx, cancel := context.WithTimeout(q.r.Context(), publishTime)
 	defer cancel()
-	cp, err := q.state.journal.covering(ctx, need)
+	var cp ledger.Checkpoint
+	if body.Cosigned {
+		err = q.aside(func() (err error) {
+			cp, err = q.state.notary.covering(ctx, need)
+			return err
+		})
+	} else {
+		cp, err = q.state.journal.covering(ctx, need)
+	}
 	if err != nil {
 		return err
 	}
@@ -248,12 +295,12 @@ func (q *session) indexes(body *receiptsJSON) ([]uint64, error) {
 	}
 	wanted := make([]uint64, 0, len(names)+len(body.Records))
 	for _, n := range names {
-		at, ok, err := q.state.catalog.object(n)
+		at, ok, err := q.state.catalog.objectEver(n)
 		if err != nil {
 			return nil, err
 		}
-		if !ok {
-			return nil, notFound("object " + n.String())
+		if !ok || at.removed {
+			return nil, notHeld("object "+n.String(), ok, at.by)
 		}
 		wanted = append(wanted, at.index)
 	}
@@ -262,12 +309,12 @@ func (q *session) indexes(body *receiptsJSON) ([]uint64, error) {
 		if err != nil {
 			return nil, invalid("slot", err.Error())
 		}
-		at, ok, err := q.state.catalog.record(slot)
+		at, ok, err := q.state.catalog.recordEver(slot)
 		if err != nil {
 			return nil, err
 		}
-		if !ok {
-			return nil, notFound("record " + r.Kind + " " + strconv.FormatUint(r.Sequence, 10))
+		if !ok || at.removed {
+			return nil, notHeld("record "+r.Kind+" "+strconv.FormatUint(r.Sequence, 10), ok, 0)
 		}
 		wanted = append(wanted, at.index)
 	}

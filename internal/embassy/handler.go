@@ -13,15 +13,40 @@ import (
 	"time"
 
 	"chancery.dev/chancery/internal/durable"
+	"chancery.dev/chancery/internal/peer"
 )
 
 // access is what a request needs.
 type access uint8
 
 const (
-	mayRead  access = iota + 1 // agents and the recovery key
-	mayWrite                   // agents
+	mayRead    access = iota + 1 // agents and the recovery key
+	mayWrite                     // agents
+	mayInspect                   // all whom the charter names: the ledger, audits, nothing stored
+	mayCosign                    // agents, embassies and witnesses
 )
+
+// allows tells whether the charter in force gives a key this access, and, where
+// it gives another, why not. known is false for a stranger.
+func (need access) allows(st *state, key ed25519.PublicKey) (ok, known bool, why string) {
+	if known = st.knows(key); !known {
+		return false, false, ""
+	}
+	roster := st.inForce().roster
+	_, embassy := roster.EmbassyByKey(key)
+	agent, recovery := roster.IsAgent(key), roster.IsRecovery(key)
+	switch need {
+	case mayRead:
+		return agent || recovery, known, "this key may inspect the ledger only"
+	case mayWrite:
+		return agent, known, "this key may not write"
+	case mayInspect:
+		return known, known, ""
+	case mayCosign:
+		return agent || embassy || roster.IsWitness(key), known, "this key may not hand in checkpoints"
+	}
+	return false, known, "no such access"
+}
 
 // session is one request that has been let in.
 type session struct {
@@ -29,6 +54,8 @@ type session struct {
 	key   ed25519.PublicKey
 	w     *reply
 	r     *http.Request
+	slots chan struct{} // of which it holds a token
+	waits chan struct{} // see aside
 }
 
 // Handler is the whole interface. Over anything but TLS it answers only with
@@ -41,20 +68,34 @@ func (s *Server) Handler() http.Handler {
 	}
 	const base = " /v1/states/{state}/"
 	route("PUT"+base+"objects/{name}", mayWrite, s.putObject)
+	route("PUT"+base+"objects", mayWrite, s.putBatch)
 	route("GET"+base+"objects/{name}", mayRead, s.getObject)
 	route("GET"+base+"objects/{name}/leaves", mayRead, s.getLeaves)
 	route("GET"+base+"objects", mayRead, s.listObjects)
 	route("POST"+base+"objects/has", mayRead, s.hasObjects)
 	route("POST"+base+"objects/scrub", mayRead, s.scrubObjects)
 	route("PUT"+base+"records/{kind}/{register}/{sequence}", mayWrite, s.putRecord)
-	route("GET"+base+"records/{kind}/{register}/{sequence}", mayRead, s.getRecord)
-	route("GET"+base+"records/{kind}", mayRead, s.listRecords)
+	route("GET"+base+"records/{kind}/{register}/{sequence}", mayInspect, s.getRecord)
+	route("GET"+base+"records/{kind}", mayInspect, s.listRecords)
 	route("POST"+base+"receipts", mayRead, s.receipts)
-	route("GET"+base+"checkpoint", mayRead, s.checkpoint)
-	route("GET"+base+"tile/{path...}", mayRead, s.tile)
-	route("GET"+base+"charter", mayRead, s.getCharter)
+	route("GET"+base+"checkpoint", mayInspect, s.checkpoint)
+	route("GET"+base+"tile/{path...}", mayInspect, s.tile)
+	route("GET"+base+"cosigned", mayInspect, s.cosigned)
+	route("POST"+base+"cosignatures", mayCosign, s.putCosignatures)
+	route("POST"+base+"witness/add-checkpoint", mayCosign, s.askWitness)
+	route("GET"+base+"witness/seen/{id}", mayInspect, s.seen)
+	route("POST"+base+"audit", mayInspect, s.audit)
+	route("GET"+base+"charter", mayInspect, s.getCharter)
 	route("PUT"+base+"charter", mayWrite, s.putCharter)
-	route("GET"+base+"status", mayRead, s.status)
+	route("GET"+base+"status", mayInspect, s.status)
+	mux.HandleFunc("POST"+base+"orders", s.logged(s.postOrder))
+	mux.HandleFunc("POST"+base+"orders/{order}/vetoes", s.logged(s.postVeto))
+	route("GET"+base+"agreement", mayInspect, s.getAgreement)
+	route("PUT"+base+"agreement", mayInspect, s.putAgreement)
+	route("GET"+base+"orders", mayInspect, s.listOrders)
+	route("GET"+base+"orders/{order}", mayInspect, s.getOrder)
+	route("GET"+base+"orders/{order}/attachments/{hash}", mayInspect, s.getAttachment)
+	route("GET"+base+"orders/{order}/cosigned/{moment}", mayInspect, s.getSeen)
 	mux.HandleFunc("/", s.logged(func(w *reply, r *http.Request) error {
 		if s.caller(r) == nil {
 			return refused("this key is not known here")
@@ -64,41 +105,63 @@ func (s *Server) Handler() http.Handler {
 	return mux
 }
 
-// admit lets agents and the recovery key of a state in. A stranger gets the same
-// answer whether or not the state is here.
+// admit lets those in whom the state's charter names, each to what is theirs. A
+// stranger gets the same answer whether or not the state is here.
 func (s *Server) admit(need access, h func(*session) error) func(*reply, *http.Request) error {
 	return func(w *reply, r *http.Request) error {
-		key := peerKey(r.TLS)
+		key := peer.Key(r.TLS)
 		st := s.states[r.PathValue("state")]
 		if key == nil || st == nil {
 			return refused("this key is not known here")
 		}
-		roster := st.inForce().roster
-		agent, recovery := roster.IsAgent(key), roster.IsRecovery(key)
+		ok, known, why := need.allows(st, key)
 		switch {
-		case !agent && !recovery:
+		case !known:
 			return refused("this key is not known here")
-		case need == mayWrite && !agent:
-			return refused("the recovery key may read only")
+		case !ok:
+			return refused(why)
+		}
+		if err := st.within(need); err != nil {
+			return err
+		}
+		// Those who wait for cosignatures must never keep those out who bring them.
+		slots := s.slots
+		if need == mayCosign {
+			slots = s.vigils
 		}
 		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
 		case <-r.Context().Done():
 			return r.Context().Err()
 		}
-		return h(&session{state: st, key: key, w: w, r: r})
+		return h(&session{state: st, key: key, w: w, r: r, slots: slots, waits: s.waits})
 	}
+}
+
+// aside gives the request's place to others while it waits for something that is
+// not its own work: those who wait must never keep out those who write. Too many
+// that wait are told to come again.
+func (q *session) aside(wait func() error) error {
+	select {
+	case q.waits <- struct{}{}:
+		defer func() { <-q.waits }()
+	default:
+		return &refusal{status: http.StatusServiceUnavailable, Code: codeBusy, What: "request", Why: "too many wait already"}
+	}
+	<-q.slots
+	defer func() { q.slots <- struct{}{} }()
+	return wait()
 }
 
 // caller is the state that knows the peer's key, or nil.
 func (s *Server) caller(r *http.Request) *state {
-	key := peerKey(r.TLS)
+	key := peer.Key(r.TLS)
 	if key == nil {
 		return nil
 	}
 	for _, st := range s.states {
-		if roster := st.inForce().roster; roster.IsAgent(key) || roster.IsRecovery(key) {
+		if st.knows(key) {
 			return st
 		}
 	}
@@ -180,9 +243,9 @@ func (q *session) blame(err error) error {
 	return err
 }
 
-// refuse answers with an error and returns what the embassy's log should know.
-func (s *Server) refuse(w *reply, r *http.Request, err error) (cause error) {
-	var why *refusal
+// reason is what a client is told of an error, and what the embassy's log
+// should know besides.
+func reason(ctx context.Context, err error) (why *refusal, cause error) {
 	switch {
 	case errors.As(err, &why):
 	case errors.Is(err, errMismatch):
@@ -192,11 +255,17 @@ func (s *Server) refuse(w *reply, r *http.Request, err error) (cause error) {
 		cause = err
 	case errors.Is(err, errCatalogFull):
 		why = &refusal{status: http.StatusServiceUnavailable, Code: codeBusy, What: "store", Why: "catching up"}
-	case r.Context().Err() != nil || errors.Is(err, context.DeadlineExceeded):
+	case ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded):
 		why = &refusal{status: http.StatusServiceUnavailable, Code: codeBusy, What: "request", Why: "not done in time"}
 	default:
 		why = failed("request", err)
 	}
+	return why, cause
+}
+
+// refuse answers with an error and returns what the embassy's log should know.
+func (s *Server) refuse(w *reply, r *http.Request, err error) (cause error) {
+	why, cause := reason(r.Context(), err)
 	cause = errors.Join(cause, why.cause)
 	if w.status != 0 {
 		return errors.Join(cause, err) // the answer had begun: it is cut short
@@ -296,14 +365,20 @@ func (s *Server) status(q *session) error {
 	if err != nil {
 		return err
 	}
-	free, err := q.state.store.free()
-	if err != nil {
-		return err
+	totals, cosigned := q.state.catalog.totals(), q.state.notary.cosigned()
+	free := q.state.quota() - totals.bytes
+	if q.state.quota() == 0 && len(s.states) == 1 { // else it would tell of the others
+		if free, err = q.state.store.free(); err != nil {
+			return err
+		}
 	}
-	totals := q.state.catalog.totals()
 	return q.w.json(http.StatusOK, Status{
 		Name: s.settings.Name, Country: s.settings.Country,
-		Objects: totals.objects, Bytes: totals.bytes, FreeBytes: uint64(max(free, 0)),
+		Objects: uint64(totals.objects), Bytes: uint64(totals.bytes), FreeBytes: uint64(max(free, 0)),
 		LedgerSize: size, CharterNumber: q.state.inForce().charter.Number, Version: s.opts.Version,
+		CosignedSize: cosigned.size, CosignedTime: cosigned.time,
+		Agreement: q.state.agreementStatus(),
+		Scrub:     q.state.scrub.status(),
+		Witness:   &WitnessStatus{Frozen: q.state.vigil.frozen(), RefusedBy: q.state.notary.refusedBy()},
 	})
 }

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -94,10 +96,27 @@ func initFolder(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	c := sampleCharter(t, "one")
-	if _, err := Init(dir, "lux", "LU", c.Bytes(), signed(t, c, "signer")); err != nil {
+	unboundFolder(t, dir, "lux", "LU", c.Bytes(), signed(t, c, "signer"))
+	return dir
+}
+
+// unboundFolder makes a folder of layout 1, as an earlier release did: one state, served without an agreement.
+func unboundFolder(t testing.TB, dir, name, country string, doc, sigs []byte) {
+	t.Helper()
+	c, err := readCharter(doc, sigs)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return dir
+	if _, err := Establish(dir, name, country); err != nil {
+		t.Fatal(err)
+	}
+	if err := initState(filepath.Join(dir, "states", c.State.ID.String()), c, sigs); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Appendf(nil, "version: %d\nname: %s\ncountry: %s\n", unbound, name, country)
+	if err := os.WriteFile(filepath.Join(dir, settingsFile), text, filePerm); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // serve opens and serves dir until stop or the test's end.
@@ -116,6 +135,11 @@ func serveOpen(t testing.TB, s *Server) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveAt(t, s, ln)
+}
+
+func serveAt(t testing.TB, s *Server, ln net.Listener) *site {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ctx, ln) }()
@@ -145,7 +169,7 @@ func (s *site) dial(t testing.TB, who string, change func(*ClientConfig)) *Clien
 	t.Helper()
 	cfg := ClientConfig{
 		URL: "https://" + s.addr, ServerKey: publicOf(s.server.key), ClientKey: keyOf(who),
-		State: charter.StateID(seeded(16, "state", "one")), Timeout: 10 * time.Second,
+		State: charter.StateID(seeded(16, "state", "one")), Timeout: time.Minute,
 	}
 	if change != nil {
 		change(&cfg)
@@ -202,3 +226,5 @@ func mustName(t *testing.T, n int) shard.Name {
 	t.Helper()
 	return shard.Root(seeded(n, "v"))
 }
+
+func nameList(n ...shard.Name) []shard.Name { return n }

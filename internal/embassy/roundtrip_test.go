@@ -287,7 +287,7 @@ func TestWrongBytesAreNotStored(t *testing.T) {
 	if missing, err := c.Missing(t.Context(), []shard.Name{name}); err != nil || len(missing) != 1 {
 		t.Errorf("Missing: %v, %v", missing, err)
 	}
-	if left, err := os.ReadDir(s.state().store.tmp()); err != nil || len(left) != 0 {
+	if left, err := filesIn(s.state().store.tmp()); err != nil || len(left) != 0 {
 		t.Errorf("left in tmp: %v, %v", left, err)
 	}
 	if _, err := os.Stat(s.state().store.path(name)); !errors.Is(err, fs.ErrNotExist) {

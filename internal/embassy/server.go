@@ -3,8 +3,9 @@
 // the state's machines speak to it with.
 //
 // An object or record is acknowledged when its bytes, its name and its leaf in
-// the ledger are on disk. What is acknowledged is never deleted or changed by
-// this package. docs/spec/embassy-api.md describes the interface,
+// the ledger are on disk. What is acknowledged is never changed by this package,
+// and removed only by an order that a quorum of the state's people signed, logged
+// before it took effect. docs/spec/embassy-api.md describes the interface,
 // docs/spec/ledger.md the ledger.
 //
 // Old data: the folder carries a version (embassy.yaml). Folders and ledgers of
@@ -18,6 +19,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -30,6 +32,7 @@ import (
 
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/durable"
+	"chancery.dev/chancery/internal/peer"
 )
 
 // Options of a server. The zero value is good.
@@ -38,9 +41,13 @@ type Options struct {
 	Quota   int64        // bytes each state may store; 0 is without limit
 	Reserve int64        // bytes of the disk that objects never take; 0 is 64 MiB
 	Version string       // of the program, for status
+	// ScrubEvery is how often the embassy reads every object of its disk; 0 is
+	// 30 days.
+	ScrubEvery time.Duration
 
 	now      func() time.Time
 	patience time.Duration // with a peer's headers, and with a body besides its bytes
+	pace     pace
 }
 
 const (
@@ -48,7 +55,10 @@ const (
 	maxConns       = 512
 	maxRequests    = 64 // at work at once
 	maxScrubs      = 2
-	headerTime     = 10 * time.Second
+	maxVigils      = 32
+	maxAudits      = 2
+	maxWaits       = 128
+	headerTime     = 30 * time.Second
 	idleTime       = 2 * time.Minute
 	graceTime      = 10 * time.Second
 )
@@ -65,9 +75,14 @@ type Server struct {
 	blocks   *blocks
 	unlock   func()
 
-	slots  chan struct{} // one token per request at work
-	scrubs chan struct{}
-	active sync.WaitGroup
+	slots     chan struct{} // one token per request at work
+	vigils    chan struct{} // the same for those who bring checkpoints
+	audits    chan struct{}
+	waits     chan struct{} // one token per request that waits aside
+	scrubs    chan struct{}
+	strangers chan struct{} // one token per order at work that nobody known brings
+	strange   *bucket
+	active    sync.WaitGroup
 
 	closing sync.Once
 	closed  error
@@ -77,7 +92,7 @@ type Server struct {
 // first server's logger.
 var routeOnce sync.Once
 
-// Open opens the folder that Init made. It brings every state's catalogue up to
+// Open opens the folder that Establish made. It brings every state's catalogue up to
 // its ledger, which after a crash or a lost catalogue means reading the ledger.
 func Open(dir string, opts Options) (*Server, error) {
 	if opts.Log == nil {
@@ -92,6 +107,9 @@ func Open(dir string, opts Options) (*Server, error) {
 	if opts.patience == 0 {
 		opts.patience = headerTime
 	}
+	if opts.pace == (pace{}) {
+		opts.pace = defaultPace()
+	}
 	routeOnce.Do(func() { klog.SetSlogLogger(opts.Log.With("part", "ledger")) })
 	unlock, err := durable.Lock(filepath.Join(dir, lockFile))
 	if err != nil {
@@ -101,6 +119,8 @@ func Open(dir string, opts Options) (*Server, error) {
 		dir: dir, opts: opts, log: opts.Log, unlock: unlock,
 		states: make(map[string]*state), blocks: &blocks{},
 		slots: make(chan struct{}, maxRequests), scrubs: make(chan struct{}, maxScrubs),
+		strangers: make(chan struct{}, maxStrangers), strange: newBucket(strangersRate),
+		vigils: make(chan struct{}, maxVigils), audits: make(chan struct{}, maxAudits), waits: make(chan struct{}, maxWaits),
 	}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -116,8 +136,8 @@ func (s *Server) open() error {
 	if s.key, err = loadKey(filepath.Join(s.dir, keyFile)); err != nil {
 		return err
 	}
-	if s.cert, err = certificate(s.key); err != nil {
-		return err
+	if s.cert, err = peer.Certificate(s.key); err != nil {
+		return fmt.Errorf("embassy: %w", err)
 	}
 	entries, err := os.ReadDir(filepath.Join(s.dir, "states"))
 	if err != nil {
@@ -128,13 +148,41 @@ func (s *Server) open() error {
 		if err != nil {
 			return fmt.Errorf("embassy: states: %s: %w", e.Name(), err)
 		}
+		admitted, err := s.admitted(filepath.Join(s.dir, "states", e.Name()))
+		if err != nil {
+			return fmt.Errorf("embassy: state %s: %w", id, err)
+		}
+		if !admitted {
+			s.log.Warn("a state is not served: it was not admitted to the end", "state", id.String())
+			continue
+		}
 		st, err := openState(filepath.Join(s.dir, "states", e.Name()), id, s.key, &s.opts, s.blocks)
 		if err != nil {
 			return fmt.Errorf("embassy: state %s: %w", id, err)
 		}
 		s.states[e.Name()] = st
+		if err := st.watch(s); err != nil {
+			return fmt.Errorf("embassy: state %s: %w", id, err)
+		}
 	}
 	return nil
+}
+
+// admitted tells whether a state's folder is to be served. One that an Admit left which crashed is not, and keeps nobody
+// else from being served; one that was served before and lost its agreement is opened, which fails.
+func (s *Server) admitted(folder string) (bool, error) {
+	if s.settings.Version != bound {
+		return true, nil
+	}
+	there, err := exists(filepath.Join(folder, agreementFile))
+	if there || err != nil {
+		return there, err
+	}
+	_, err = os.Lstat(filepath.Join(folder, ledgerFolder))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // Close waits for requests at work, publishes the ledgers' last checkpoints,
@@ -180,9 +228,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		},
 	}
 	ended := make(chan error, 1)
-	go func() {
-		ended <- hs.Serve(&listener{Listener: ln, cfg: cfg, room: make(chan struct{}, maxConns), end: make(chan struct{})})
-	}()
+	go func() { ended <- hs.Serve(&listener{peer.Room(ln, maxConns), cfg}) }()
 	select {
 	case err := <-ended:
 		return errors.Join(fmt.Errorf("embassy: serve: %w", err), hs.Close())
@@ -206,45 +252,18 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // corkKey finds the connection under TLS in a request's context.
 type corkKey struct{}
 
-// listener wraps what it accepts in TLS and caps how many there are.
+// listener wraps what it accepts in TLS, so that a large write can be corked
+// under it. The handshake happens at first use.
 type listener struct {
 	net.Listener
-	cfg  *tls.Config
-	room chan struct{}
-	end  chan struct{}
-	once sync.Once
+	cfg *tls.Config
 }
 
-// Accept waits for room, then for a peer. The handshake happens at first use.
+// Accept waits for a peer.
 func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case l.room <- struct{}{}:
-	case <-l.end:
-		return nil, net.ErrClosed
-	}
 	c, err := l.Listener.Accept()
 	if err != nil {
-		<-l.room
 		return nil, err
 	}
-	var once sync.Once
-	free := func() { once.Do(func() { <-l.room }) }
-	return tls.Server(&corked{Conn: &counted{Conn: c, free: free}}, l.cfg), nil
-}
-
-// Close also wakes an Accept that waits for room.
-func (l *listener) Close() error {
-	l.once.Do(func() { close(l.end) })
-	return l.Listener.Close()
-}
-
-// counted gives its place back when closed.
-type counted struct {
-	net.Conn
-	free func()
-}
-
-func (c *counted) Close() error {
-	defer c.free()
-	return c.Conn.Close()
+	return tls.Server(&corked{Conn: c}, l.cfg), nil
 }

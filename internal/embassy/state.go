@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"chancery.dev/chancery/internal/charter"
@@ -24,13 +25,21 @@ type charterInForce struct {
 
 // state is one state's part of the embassy: its folder, ledger and charter.
 type state struct {
-	id      charter.StateID
-	dir     string
-	opts    *Options
-	log     *slog.Logger
-	store   *store
-	catalog *catalog
-	journal *journal
+	id       charter.StateID
+	dir      string
+	opts     *Options
+	log      *slog.Logger
+	store    *store
+	catalog  *catalog
+	journal  *journal
+	clock    *witnessed // these from watch on
+	notary   *notary
+	vigil    *vigil
+	orders   *orders
+	bound    bool // served under an agreement only
+	compact  atomic.Pointer[compact]
+	bringers chan struct{} // one token per order or veto at work
+	scrub    *scrubber
 
 	mu    sync.RWMutex
 	force charterInForce
@@ -38,6 +47,7 @@ type state struct {
 	changing sync.Mutex // one change of charter at a time
 	behind   chan struct{}
 	stop     chan struct{}
+	unwatch  context.CancelFunc
 	done     sync.WaitGroup
 }
 
@@ -55,24 +65,28 @@ func openState(dir string, id charter.StateID, key ed25519.PrivateKey, opts *Opt
 		behind: make(chan struct{}, 1),
 		stop:   make(chan struct{}),
 	}
+	origin, renewed, err := st.turnPage(key)
+	if err != nil {
+		return nil, err
+	}
 	if st.store, err = openStore(dir, b); err != nil {
 		return nil, err
 	}
 	if st.catalog, err = openCatalog(filepath.Join(dir, "catalog.db")); err != nil {
-		return nil, err
+		return nil, errors.Join(err, st.store.close())
 	}
-	if st.journal, err = openJournal(filepath.Join(dir, "ledger"), id, key); err != nil {
-		return nil, errors.Join(err, st.catalog.close())
+	if st.journal, err = openJournal(filepath.Join(dir, ledgerFolder), origin, key); err != nil {
+		return nil, errors.Join(err, st.catalog.close(), st.store.close())
 	}
 	st.catalog.read = st.journal.each
-	if err := st.begin(publicOf(key)); err != nil {
-		return nil, errors.Join(err, st.journal.close(), st.catalog.close())
+	if err := st.begin(publicOf(key), renewed); err != nil {
+		return nil, errors.Join(err, st.journal.close(), st.catalog.close(), st.store.close())
 	}
 	return st, nil
 }
 
 // begin brings the catalogue up to the ledger, and the ledger up to the charter.
-func (st *state) begin(actor ed25519.PublicKey) error {
+func (st *state) begin(actor ed25519.PublicKey, renewed bool) error {
 	if err := st.catchUp(context.Background()); err != nil {
 		return err
 	}
@@ -86,16 +100,58 @@ func (st *state) begin(actor ed25519.PublicKey) error {
 			return err
 		}
 	}
+	if renewed {
+		if err := st.enterAgain(actor); err != nil {
+			return err
+		}
+	}
 	st.done.Add(1)
 	go st.follow()
 	return nil
 }
 
+// watch begins what goes on beside the requests: having this ledger cosigned,
+// cosigning the others', reading the disk.
+func (st *state) watch(s *Server) error {
+	size, err := st.journal.size(context.Background())
+	if err != nil {
+		return err
+	}
+	st.clock = openWitnessed(filepath.Join(st.dir, witnessedFile), st.journal.origin, size, st.log)
+	if st.notary, err = newNotary(st, s.key); err != nil {
+		return err
+	}
+	if st.vigil, err = newVigil(st, s.key); err != nil {
+		return err
+	}
+	st.scrub = newScrubber(st, s.key, s)
+	st.bringers = make(chan struct{}, ordersAtWork)
+	st.orders = openOrders(st, s)
+	if st.bound = s.settings.Version == bound; st.bound {
+		if err := st.openCompact(s); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	st.unwatch = cancel
+	st.done.Go(func() { st.notary.run(ctx) })
+	st.done.Go(func() { st.vigil.run(ctx) })
+	st.done.Go(func() { st.scrub.run(ctx) })
+	st.done.Go(func() { st.orders.run(ctx) })
+	return nil
+}
+
 // close ends the state's work; requests must have ended before.
 func (st *state) close() error {
+	if st.unwatch != nil {
+		st.unwatch()
+	}
 	close(st.stop)
 	st.done.Wait()
-	return errors.Join(st.journal.close(), st.catalog.close())
+	if st.clock != nil {
+		st.clock.close()
+	}
+	return errors.Join(st.journal.close(), st.catalog.close(), st.store.close())
 }
 
 // follow keeps the catalogue's file near the ledger until close.
@@ -143,6 +199,9 @@ func (st *state) act(l *ledger.Leaf) (uint64, error) {
 		default:
 		}
 	}
+	if st.notary != nil {
+		st.notary.appended(index + 1)
+	}
 	return index, nil
 }
 
@@ -154,39 +213,4 @@ func (st *state) logCharter(ch *charter.Charter, actor ed25519.PublicKey) error 
 	l.Slot = ledger.Slot{Kind: ledger.Charter, Sequence: ch.Number}
 	_, err := st.act(&l)
 	return err
-}
-
-// takeCharter puts the successor of the charter in force, in force, and returns
-// the number in force then. The charter in force again is no error.
-func (st *state) takeCharter(doc, sig []byte, actor ed25519.PublicKey) (uint64, error) {
-	st.changing.Lock()
-	defer st.changing.Unlock()
-	old := st.inForce().charter
-	if len(doc) > maxCharter || len(sig) > maxCharter {
-		return 0, invalid("charter", "too large")
-	}
-	next, err := charter.Parse(doc)
-	if err != nil {
-		return 0, invalid("charter", err.Error())
-	}
-	if next.Hash() == old.Hash() {
-		return old.Number, nil
-	}
-	if err := charter.CheckSuccession(old, next, sig); err != nil {
-		r := refused(err.Error())
-		r.What = "charter"
-		return 0, r
-	}
-	// Logged before it takes effect: a crash after this leaves a leaf for a
-	// charter that is not in force, and handing it over again adds another.
-	if err := st.logCharter(next, actor); err != nil {
-		return 0, err
-	}
-	if err := writeCharter(filepath.Join(st.dir, "charter"), next, sig); err != nil {
-		return 0, err
-	}
-	st.mu.Lock()
-	st.force = charterInForce{charter: next, roster: next.Roster(), sig: sig}
-	st.mu.Unlock()
-	return next.Number, nil
 }

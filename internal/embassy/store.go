@@ -31,29 +31,63 @@ type file interface {
 type store struct {
 	dir    string
 	blocks *blocks
+	group  *durable.Group
 	create func(folder, path string) (file, error) // replaced by tests that fill the disk
 
-	reserved atomic.Int64 // bytes on their way to disk
+	reserved atomic.Int64  // bytes on their way to disk
+	lanes    chan struct{} // one token per object of a batch at work
 	locks    locks
 }
 
 func openStore(dir string, b *blocks) (*store, error) {
-	s := &store{dir: dir, blocks: b, create: func(folder, path string) (file, error) {
-		f, err := durable.CreateIn(folder, path, filePerm)
+	group, err := durable.NewGroup(dir)
+	if err != nil {
+		return nil, fmt.Errorf("embassy: objects: %w", err)
+	}
+	s := &store{dir: dir, blocks: b, group: group, lanes: make(chan struct{}, batchLeaves)}
+	s.create = func(folder, path string) (file, error) {
+		f, err := group.CreateIn(folder, path, filePerm)
 		if err != nil {
 			return nil, err
 		}
 		f.Cold()
 		return f, nil
-	}}
-	// What lies in tmp was acknowledged to nobody.
-	if _, err := durable.RemoveTemps(s.tmp()); err != nil {
-		return nil, fmt.Errorf("embassy: objects: %w", err)
+	}
+	if err := s.clear(); err != nil {
+		return nil, errors.Join(fmt.Errorf("embassy: objects: %w", err), s.close())
 	}
 	return s, nil
 }
 
+func (s *store) close() error { return s.group.Close() }
+
+// clear empties tmp and makes its folders.
+func (s *store) clear() error {
+	// What lies in tmp was acknowledged to nobody.
+	if _, err := durable.RemoveTemps(s.tmp()); err != nil {
+		return err
+	}
+	for i := range tmpFolders {
+		// Nothing durable lies in these: a crash may take one away or not.
+		folder := s.tmpFolder(i)
+		if err := os.Mkdir(folder, folderPerm); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if _, err := durable.RemoveTemps(folder); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tmpFolders is how many folders objects are written in. In one alone all
+// writers would wait for each other: the system lets one at a time add a name
+// to a folder or take one away.
+const tmpFolders = 16
+
 func (s *store) tmp() string { return filepath.Join(s.dir, "tmp") }
+
+func (s *store) tmpFolder(i int) string { return filepath.Join(s.tmp(), fmt.Sprintf("%02x", i)) }
 
 func (s *store) path(name shard.Name) string {
 	hex := name.String()
@@ -64,7 +98,7 @@ func (s *store) path(name shard.Name) string {
 // fails with errMismatch, durable.Full errors, or whatever the body fails with;
 // then nothing is left but what was there before.
 func (s *store) write(name shard.Name, body io.Reader, size int64) error {
-	f, err := s.create(s.tmp(), s.path(name))
+	f, err := s.create(s.tmpFolder(int(name[0])%tmpFolders), s.path(name))
 	if err != nil {
 		return err
 	}
@@ -78,8 +112,10 @@ func (s *store) write(name shard.Name, body io.Reader, size int64) error {
 
 // fill reads, hashes and writes block by block, while a block is in the cache.
 func (s *store) fill(f file, name shard.Name, body io.Reader, size int64) error {
-	if err := f.Reserve(size); err != nil {
-		return err
+	if size > blockSize { // for one block it would only be another call
+		if err := f.Reserve(size); err != nil {
+			return err
+		}
 	}
 	buf := s.blocks.get()
 	defer s.blocks.put(buf)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"time"
 
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/shard"
@@ -34,6 +35,9 @@ const repairHeader = "Chancery-Repair"
 var (
 	// ErrNotFound: the embassy holds no such thing. It is also fs.ErrNotExist.
 	ErrNotFound = fmt.Errorf("not found at the embassy (%w)", fs.ErrNotExist)
+	// ErrRemoved: the embassy held it, and an order of the state had it removed.
+	// It is also ErrNotFound.
+	ErrRemoved = fmt.Errorf("removed by an order of the state: %w", ErrNotFound)
 	// ErrConflict: the slot is taken by other bytes. It is also fs.ErrExist.
 	ErrConflict = fmt.Errorf("taken by other bytes (%w)", fs.ErrExist)
 	// ErrRefused: the embassy does not let this key do this.
@@ -51,6 +55,8 @@ var (
 	ErrForged = errors.New("the embassy's answer does not verify")
 	// ErrFailed: the embassy says that it failed; why is in its own log.
 	ErrFailed = errors.New("the embassy failed")
+
+	errOutOfOrder = errors.New("orders out of order")
 )
 
 // Error is what every call of a Client returns when it fails.
@@ -89,6 +95,7 @@ const (
 	codeInvalid  = "invalid"
 	codeRefused  = "refused"
 	codeNotFound = "not-found"
+	codeRemoved  = "removed"
 	codeConflict = "conflict"
 	codeFull     = "full"
 	codeTooLarge = "too-large"
@@ -126,6 +133,8 @@ func kindOf(code string) error {
 	switch code {
 	case codeNotFound:
 		return ErrNotFound
+	case codeRemoved:
+		return ErrRemoved
 	case codeConflict:
 		return ErrConflict
 	case codeRefused:
@@ -158,6 +167,12 @@ type Status struct {
 	LedgerSize    uint64 `json:"ledger_size"`
 	CharterNumber uint64 `json:"charter_number"`
 	Version       string `json:"version"`
+
+	CosignedSize uint64           `json:"cosigned_size"`          // leaves of the newest cosigned checkpoint; 0 is none
+	CosignedTime time.Time        `json:"cosigned_time,omitzero"` // see ledger.Verdict
+	Agreement    *AgreementStatus `json:"agreement,omitempty"`
+	Scrub        *ScrubStatus     `json:"scrub,omitempty"`
+	Witness      *WitnessStatus   `json:"witness,omitempty"`
 }
 
 // Damage is one thing that a scrub found wrong.
@@ -212,6 +227,8 @@ type (
 	receiptsJSON struct {
 		Objects []string   `json:"objects"`
 		Records []slotJSON `json:"records"`
+		// Cosigned asks for a checkpoint that satisfies the charter's policy.
+		Cosigned bool `json:"cosigned,omitempty"`
 	}
 	charterJSON struct {
 		Document  []byte `json:"document"`  // base64

@@ -50,7 +50,7 @@ func TestSparseFileCostsOnlyItsData(t *testing.T) {
 	if st.Size != size || st.Blocks > 200 {
 		t.Errorf("restored: %d bytes in %d blocks", st.Size, st.Blocks)
 	}
-	if d := time.Since(start); d > 3*time.Second {
+	if d := time.Since(start); d > time.Minute {
 		t.Errorf("took %v", d)
 	}
 	// control: a byte in what is a hole in the one only is found

@@ -4,17 +4,27 @@
 //	H/version              the version of this folder's layout
 //	H/charters/NNNN.yaml   every charter with its signatures (.sig); charter.yaml beside it is the newest
 //	H/keys/agent.key       signs heads and speaks to embassies (Ed25519, PKCS 8 in PEM)
-//	H/keys/signer          signs charters (Ed25519, OpenSSH)
+//	H/keys/signer          signs charters (Ed25519, OpenSSH); none where people sign them
+//	H/proposals/NNNN.yaml  the charter that people have yet to sign, and the signatures that it has (.sig)
+//	H/heard/NAME           the day on which a custodian was last heard from
+//	H/orders/              orders that are being signed, or were sent
+//	H/keys/witness.key     cosigns the checkpoints of embassies (Ed25519, PKCS 8 in PEM)
+//	H/keys/mldsa.seed      does so with ML-DSA-44 beside it, where the charter names that key (64 hex digits)
 //	H/kits/NAME/           what is handed to each custodian
 //	H/registers/NAME/      one register: its record, keys that open nothing, and the archive's local files
+//	H/ledgers/EMBASSY      the newest cosigned checkpoint that home saw of an embassy's ledger
+//	H/witness/             how far home, as a witness, saw each ledger
+//	H/custody/NNNN/        generation NNNN of the opening key while it is prepared, and what it left out (see refresh.go)
+//	H/audits/EMBASSY       what of an embassy's ledger audits have covered; .pending beside it is a challenge not answered
+//
+// Folders made before there were witnesses lack the last two and the witness key; they are made when first used.
 //
 // A folder of a newer version is refused and left alone; a reader for every released version stays.
 package home
 
 import (
+	"bytes"
 	"crypto/ed25519"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,6 +35,7 @@ import (
 
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/durable"
+	"chancery.dev/chancery/internal/peer"
 )
 
 // Version is the layout that this program writes.
@@ -89,6 +100,11 @@ func (h *Home) Close() {
 
 func (h *Home) readCharter() error {
 	doc, err := os.ReadFile(filepath.Join(h.Dir, "charter.yaml"))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, perr := ReadProposal(h.Dir, 0); perr == nil {
+			return fmt.Errorf("%s: %w", h.Dir, ErrUnsigned)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -123,54 +139,52 @@ func (h *Home) CharterAt(number uint64) (doc, sig []byte, err error) {
 	return doc, sig, err
 }
 
-func charterFile(number uint64) string { return fmt.Sprintf("%04d.yaml", number) }
+// Signed is a charter's exact document and its signatures.
+type Signed struct{ Doc, Sig []byte }
 
-// Adopt signs the next charter and makes it the newest, here and in the kits. Embassies are told by the caller.
-//
-// A crash after the numbered file leaves the old charter in force, and the next Adopt writes the number again; a
-// crash between charter.yaml and its signature is mended by Adopt too, because the numbered pair is whole by then.
-func (h *Home) Adopt(next charter.Charter) error {
-	c, err := charter.New(next)
-	if err != nil {
-		return err
+// Charters returns all charters of the state from 1 to the newest, in order. What a crash left of one that never came
+// into force is not among them.
+func (h *Home) Charters() ([]Signed, error) {
+	var all []Signed
+	for n := uint64(1); n <= h.Charter.Number; n++ {
+		doc, sig, err := h.CharterAt(n)
+		if err != nil {
+			return nil, fmt.Errorf("charter %d: %w", n, err)
+		}
+		all = append(all, Signed{doc, sig})
 	}
-	key, err := h.signer()
-	if err != nil {
-		return err
-	}
-	sig, err := charter.Sign(c.Bytes(), key)
-	if err != nil {
-		return err
-	}
-	if err := charter.CheckSuccession(h.Charter, c, sig); err != nil {
-		return err
-	}
-	if err := writeCharter(h.Dir, c, sig); err != nil {
-		return err
-	}
-	h.Charter = c
-	return h.renewKits(sig)
+	return all, nil
 }
+
+func charterFile(number uint64) string { return fmt.Sprintf("%04d.yaml", number) }
 
 func writeCharter(dir string, c *charter.Charter, sig []byte) error {
 	if err := durable.MkdirAll(filepath.Join(dir, "charters"), 0o755); err != nil {
 		return err
 	}
-	numbered := filepath.Join(dir, "charters", charterFile(c.Number))
-	for _, f := range []struct {
-		path string
-		data []byte
-	}{
-		{numbered + ".sig", sig},
-		{numbered, c.Bytes()},
-		{filepath.Join(dir, "charter.yaml.sig"), sig},
-		{filepath.Join(dir, "charter.yaml"), c.Bytes()},
-	} {
+	for _, f := range charterWrites(dir, c, sig) {
 		if err := durable.WriteFile(f.path, f.data, 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+type charterWrite struct {
+	path string
+	data []byte
+}
+
+// charterWrites are the four files of a charter in the order in which they are written: charter.yaml, by which it
+// comes into force, goes last, and by then all that a reader needs beside it is there.
+func charterWrites(dir string, c *charter.Charter, sig []byte) []charterWrite {
+	numbered := filepath.Join(dir, "charters", charterFile(c.Number))
+	return []charterWrite{
+		{numbered + ".sig", sig},
+		{numbered, c.Bytes()},
+		{filepath.Join(dir, "charter.yaml.sig"), sig},
+		{filepath.Join(dir, "charter.yaml"), c.Bytes()},
+	}
 }
 
 func (h *Home) signer() (ed25519.PrivateKey, error) {
@@ -181,35 +195,17 @@ func (h *Home) signer() (ed25519.PrivateKey, error) {
 	return charter.ParseSSHKey(file)
 }
 
-// AgentKey reads the key that signs heads and speaks to embassies.
-func (h *Home) AgentKey() (ed25519.PrivateKey, error) {
-	return readKey(filepath.Join(h.Dir, "keys", "agent.key"))
-}
-
 func readKey(path string) (ed25519.PrivateKey, error) {
 	file, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	block, rest := pem.Decode(file)
-	if block == nil || block.Type != "PRIVATE KEY" || len(strings.TrimSpace(string(rest))) > 0 {
-		return nil, fmt.Errorf("%s: not a private key", path)
+	key, rest, err := peer.ParseKey(file)
+	if err == nil && len(bytes.TrimSpace(rest)) > 0 {
+		err = errors.New("something follows the key")
 	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	ed, ok := key.(ed25519.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("%s: not an Ed25519 key", path)
-	}
-	return ed, nil
-}
-
-func encodeKey(key ed25519.PrivateKey) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+	return key, nil
 }

@@ -11,7 +11,7 @@ import (
 	"chancery.dev/chancery/internal/durable"
 )
 
-// LedgerFile is where home keeps the newest checkpoint that it saw of an embassy's ledger.
+// LedgerFile is where home keeps the newest cosigned checkpoint that it saw of an embassy's ledger.
 func (h *Home) LedgerFile(embassy string) string { return filepath.Join(h.Dir, "ledgers", embassy) }
 
 // Ledger returns the checkpoint kept of an embassy's ledger, nil when there is none.

@@ -15,6 +15,7 @@ import (
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/custody"
 	"chancery.dev/chancery/internal/durable"
+	"chancery.dev/chancery/internal/retention"
 	"chancery.dev/chancery/internal/seal"
 )
 
@@ -22,7 +23,7 @@ import (
 type Definition struct {
 	Version        int      `yaml:"version"`
 	Name           string   `yaml:"name"`
-	Files          string   `yaml:"files"`            // the folder that is the register
+	Files          string   `yaml:"files"`            // the folder that is the register; empty for a cluster
 	Exclude        []string `yaml:"exclude"`          // rules of what is left out
 	AllFileSystems bool     `yaml:"all_file_systems"` // also what is mounted below
 	Owner          string   `yaml:"owner"`            // whose register it is
@@ -30,6 +31,38 @@ type Definition struct {
 	Criticality    string   `yaml:"criticality"`      // what stops without it
 	RPO            string   `yaml:"rpo"`              // how much may be lost, as a duration
 	RTO            string   `yaml:"rto"`              // how long it may be gone, as a duration
+
+	Retention retention.Rules `yaml:"retention,omitempty"` // what is kept; from version 2 on
+
+	// From version 3 on.
+	Postgres  *Postgres `yaml:"postgres,omitempty"`   // the cluster that is the register
+	StaysHome string    `yaml:"stays_home,omitempty"` // why nothing of it may ever leave home; then it has no keys and no embassies
+}
+
+// definitionVersion is what is written. Version 1 knows no retention, version 2 no clusters.
+const definitionVersion = 3
+
+// parseDefinition reads the file that people edit, and nothing that it does not know.
+func parseDefinition(data []byte) (d Definition, err error) {
+	if err := yaml.UnmarshalWithOptions(data, &d, yaml.Strict()); err != nil {
+		return d, err
+	}
+	switch {
+	case d.Version < 1 || d.Version > definitionVersion:
+		return d, ErrNewer
+	case d.Version == 1 && d.Retention.Set():
+		return d, fmt.Errorf("retention is not in version 1: write version: %d", definitionVersion)
+	case d.Version < 3 && (d.Postgres != nil || d.StaysHome != ""):
+		return d, fmt.Errorf("postgres and stays_home are not in version %d: write version: %d", d.Version, definitionVersion)
+	case d.Postgres != nil && d.Files != "":
+		return d, errors.New("a register is files or a cluster, not both")
+	}
+	if d.Postgres != nil {
+		if err := d.Postgres.Check(); err != nil {
+			return d, err
+		}
+	}
+	return d, d.Retention.Check()
 }
 
 // Register is a register as home knows it: no key in it opens anything.
@@ -54,6 +87,9 @@ func (h *Home) NewRegister(def Definition, members []charter.EmbassyID, k int, r
 		return nil, fmt.Errorf("register %s: %w", def.Name, ErrExists)
 	}
 	secrets := &charter.RegisterSecrets{Name: def.Name, Owner: def.Owner, Kind: charter.KindFiles, Path: def.Files}
+	if def.Postgres != nil {
+		secrets.Kind, secrets.Path = charter.KindPostgres, def.Postgres.Conninfo
+	}
 	if secrets.Owner == "" {
 		secrets.Owner = h.Charter.State.Name
 	}
@@ -84,7 +120,7 @@ func (h *Home) NewRegister(def Definition, members []charter.EmbassyID, k int, r
 	if err := rec.Sign(agent); err != nil {
 		return nil, err
 	}
-	def.Version = 1
+	def.Version = definitionVersion
 	return &Register{Definition: def, Record: rec, Secrets: secrets.WithoutSeed(), Dir: h.registerDir(def.Name)}, nil
 }
 
@@ -177,7 +213,7 @@ func (h *Home) Save(r *Register) error {
 	return nil
 }
 
-// Registers returns the names of all registers, in order.
+// Registers returns the names of all registers, in order. One that is erased is no longer among them.
 func (h *Home) Registers() ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(h.Dir, "registers"))
 	if err != nil {
@@ -185,7 +221,8 @@ func (h *Home) Registers() ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if _, err := os.Stat(filepath.Join(h.registerDir(e.Name()), "record")); err == nil {
+		r := Register{Dir: h.registerDir(e.Name())}
+		if _, err := os.Stat(filepath.Join(r.Dir, "record")); err == nil && !r.IsErased() {
 			names = append(names, e.Name())
 		}
 	}
@@ -200,6 +237,9 @@ func (h *Home) Register(name string) (*Register, error) {
 	r := &Register{Dir: h.registerDir(name)}
 	raw, err := os.ReadFile(filepath.Join(r.Dir, "record"))
 	if errors.Is(err, fs.ErrNotExist) {
+		if def, err := h.staying(name); err == nil {
+			return nil, fmt.Errorf("register %s %w: %s", name, ErrStaysHome, def.StaysHome)
+		}
 		return nil, fmt.Errorf("%w: %q", ErrNoRegister, name)
 	}
 	if err != nil {
@@ -222,11 +262,11 @@ func (h *Home) Register(name string) (*Register, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := yaml.UnmarshalWithOptions(def, &r.Definition, yaml.Strict()); err != nil {
+	if r.Definition, err = parseDefinition(def); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(r.Dir, "register.yaml"), err)
 	}
-	if r.Definition.Version != 1 {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(r.Dir, "register.yaml"), ErrNewer)
+	if why := r.Definition.StaysHome; why != "" {
+		return nil, fmt.Errorf("register %s %w: %s", name, ErrStaysHome, why)
 	}
 	return r, nil
 }

@@ -180,6 +180,23 @@ func (ix *Index) Lookup(id chunk.ID) (Location, bool) {
 	return loc, true
 }
 
+// Where returns the newest pack that holds the chunk. It allocates nothing. As with Has, damage is an absence that Err
+// tells of.
+func (ix *Index) Where(id chunk.ID) (pack.ID, bool) {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	s, at := ix.find(&id)
+	if s == nil {
+		return pack.ID{}, false
+	}
+	in, err := s.packOf(at)
+	if err != nil {
+		ix.damaged.Store(true)
+		return pack.ID{}, false
+	}
+	return in, true
+}
+
 // find is called with mu held.
 func (ix *Index) find(id *chunk.ID) (*segment, uint64) {
 	for i := len(ix.segments) - 1; i >= 0; i-- {

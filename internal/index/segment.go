@@ -243,6 +243,23 @@ func (s *segment) location(i uint64) (Location, error) {
 	return Location{Ref: ref, Entry: e}, err
 }
 
+// packOf returns the id of the pack of the entry with this number.
+func (s *segment) packOf(i uint64) (pack.ID, error) {
+	b, err := s.entry(i)
+	if err != nil {
+		return pack.ID{}, err
+	}
+	ordinal := uint64(binary.LittleEndian.Uint32(b[32:]))
+	if ordinal >= s.packs {
+		return pack.ID{}, fmt.Errorf("segment %s: chunk %d: pack %d of %d: %w", s.name.file(), i, ordinal, s.packs, ErrDamaged)
+	}
+	record, err := s.at(ordinal*s.stride, uint64(len(pack.ID{})))
+	if err != nil {
+		return pack.ID{}, err
+	}
+	return pack.ID(record), nil
+}
+
 // verify reads all of the segment.
 func (s *segment) verify() error {
 	for block := range uint64(len(s.sums) / sumSize) {

@@ -31,6 +31,31 @@ func Origin(state [16]byte, embassy ed25519.PublicKey) string {
 	return "chancery.dev/ledger/" + hex.EncodeToString(state[:]) + "/" + hex.EncodeToString(id[:16])
 }
 
+// OriginBelongs tells whether origin names a log, the first or a later one, that
+// the embassy with this key keeps for this state.
+func OriginBelongs(origin string, state [16]byte, embassy ed25519.PublicKey) bool {
+	first := Origin(state, embassy)
+	generation, later := strings.CutPrefix(origin, first+"/")
+	if !later {
+		return origin == first
+	}
+	n, err := strconv.ParseUint(generation, 10, 32)
+	return err == nil && n >= 2 && strconv.FormatUint(n, 10) == generation
+}
+
+// NextOrigin names the log that follows the log named origin at the same embassy:
+// the state ordered a new one in its charter because the old could not go on, as
+// when its disk was lost. The second is called ORIGIN/2, its successor ORIGIN/3.
+func NextOrigin(origin string) string {
+	base, last := origin, uint64(1)
+	if i := strings.LastIndexByte(origin, '/'); strings.Count(origin, "/") == 4 && i > 0 {
+		if n, err := strconv.ParseUint(origin[i+1:], 10, 32); err == nil && n >= 2 && strconv.FormatUint(n, 10) == origin[i+1:] {
+			base, last = origin[:i], n
+		}
+	}
+	return base + "/" + strconv.FormatUint(last+1, 10)
+}
+
 // signer signs notes as C2SP signed-note Ed25519 (algorithm 0x01).
 type signer struct {
 	name string
@@ -73,6 +98,17 @@ func NewVerifier(origin string, key ed25519.PublicKey) (note.Verifier, error) {
 		return nil, fmt.Errorf("ledger: verifier: %w", err)
 	}
 	return v, nil
+}
+
+// VerifierOf returns what verifies a checkpoint of whichever of the ledgers that
+// the embassy with this key keeps for this state; ErrSignature for one that says
+// it is of another log. Which of them is the one in force, the charter says.
+func VerifierOf(raw []byte, state [16]byte, embassy ed25519.PublicKey) (note.Verifier, error) {
+	line, _, _ := bytes.Cut(raw, []byte("\n"))
+	if !OriginBelongs(string(line), state, embassy) {
+		return nil, fmt.Errorf("ledger: checkpoint of another log: %w", ErrSignature)
+	}
+	return NewVerifier(string(line), embassy)
 }
 
 // Checkpoint is a signed statement of a log: so many leaves, under this root.

@@ -44,9 +44,9 @@ var (
 	ErrForked = errors.New("the log shows two histories")
 )
 
-// LeafKind tells which act a leaf records. Numbers are never reused; 4 and up
-// are kept for orders, approvals, refusals, audits, drills, entries, notices
-// and outages.
+// LeafKind tells which act a leaf records. Numbers are never reused; 6 and up
+// are kept for drills, entries, notices and outages. What people decide is a
+// record: an order, a veto, a result.
 type LeafKind uint8
 
 // The acts of version 1.
@@ -54,18 +54,60 @@ const (
 	ObjectStored LeafKind = 1 // Name is the object's Merkle root
 	RecordStored LeafKind = 2 // Name is the record's SHA-256
 	CharterTaken LeafKind = 3 // Name is the charter document's SHA-256
+	// ObjectRemoved: Name and Size are those of the object's leaf; the slot's kind
+	// is OrderRecord, its register the one that the object belonged to, and its
+	// sequence that of the order that had it removed.
+	ObjectRemoved LeafKind = 4
+	// RecordRemoved: Name, Size and slot are those of the record's leaf. The slot
+	// stays taken.
+	RecordRemoved LeafKind = 5
 )
 
 // RecordKind tells what a record is.
 type RecordKind uint8
 
 // The kinds of records. Head is a snapshot's head, Register a register's public
-// definition, Charter a charter document.
+// definition, Charter a charter document, DeliveryRecord a Delivery. Audit is an
+// auditor's report; its slot's register is the id of the embassy audited. Scrub
+// is what an embassy found on its own disks; its slot's register is zero. In both
+// the sequence counts. The last three carry a random salt, so the leaf's hash of
+// them tells nothing to who does not have them.
 const (
-	Head     RecordKind = 1
-	Register RecordKind = 2
-	Charter  RecordKind = 3
+	Head           RecordKind = 1
+	Register       RecordKind = 2
+	Charter        RecordKind = 3
+	DeliveryRecord RecordKind = 4
+	Audit          RecordKind = 5
+	Scrub          RecordKind = 6
+	// OrderRecord, VetoRecord and ResultRecord are an order as an embassy took it,
+	// who stopped it, and what came of it. The sequence counts the embassy's
+	// orders; the register is zero in all three.
+	OrderRecord  RecordKind = 7
+	VetoRecord   RecordKind = 8
+	ResultRecord RecordKind = 9
+	// AgreementRecord is the agreement under which the embassy serves; the
+	// sequence is the agreement's number.
+	AgreementRecord RecordKind = 10
+	// AttestationRecord is a custodian's word that a share is destroyed; the
+	// sequence is generation × 256 + x of the share.
+	AttestationRecord RecordKind = 11
+	// StretchRecord is a piece of a register's stream, GatheringRecord says that
+	// some of them also stand together.
+	StretchRecord   RecordKind = 12
+	GatheringRecord RecordKind = 13
+	// ProofRecord says that somebody tried whether a register comes back; what came of it is sealed.
+	ProofRecord RecordKind = 14
+	// CutRecord is a register's part of a moment that several registers have in common; all of it is sealed.
+	CutRecord RecordKind = 15
+
+	lastRecord = CutRecord
 )
+
+// ByAgents reports whether agents hand in records of this kind. The others are
+// the embassy's own, or come by orders and agreements.
+func (k RecordKind) ByAgents() bool {
+	return k >= Head && k <= Audit || k >= AttestationRecord && k <= CutRecord
+}
 
 // String is the kind's word in paths, or "unknown".
 func (k RecordKind) String() string {
@@ -76,13 +118,37 @@ func (k RecordKind) String() string {
 		return "register"
 	case Charter:
 		return "charter"
+	case DeliveryRecord:
+		return "delivery"
+	case Audit:
+		return "audit"
+	case Scrub:
+		return "scrub"
+	case OrderRecord:
+		return "order"
+	case VetoRecord:
+		return "veto"
+	case ResultRecord:
+		return "result"
+	case AgreementRecord:
+		return "agreement"
+	case AttestationRecord:
+		return "attestation"
+	case StretchRecord:
+		return "stretch"
+	case GatheringRecord:
+		return "gathering"
+	case ProofRecord:
+		return "proof"
+	case CutRecord:
+		return "cut"
 	}
 	return "unknown"
 }
 
 // ParseRecordKind is the inverse of RecordKind.String; it fails with ErrUnknown.
 func ParseRecordKind(s string) (RecordKind, error) {
-	for k := Head; k <= Charter; k++ {
+	for k := Head; k <= lastRecord; k++ {
 		if k.String() == s {
 			return k, nil
 		}
@@ -158,9 +224,13 @@ func (l *Leaf) check() error {
 	case ObjectStored:
 		ok = l.Slot == Slot{} && l.Size <= MaxObject
 	case RecordStored:
-		ok = l.Slot.Kind >= Head && l.Slot.Kind <= Charter && l.Slot.Sequence > 0 && l.Size <= MaxRecord
+		ok = goodSlot(l.Slot) && l.Size <= MaxRecord
 	case CharterTaken:
 		ok = l.Slot.Kind == Charter && l.Slot.Register == [16]byte{} && l.Slot.Sequence > 0 && l.Size <= MaxRecord
+	case ObjectRemoved:
+		ok = l.Slot.Kind == OrderRecord && l.Slot.Sequence > 0 && l.Size <= MaxObject
+	case RecordRemoved:
+		ok = goodSlot(l.Slot) && l.Size <= MaxRecord
 	default:
 		return fmt.Errorf("ledger: leaf: kind %d: %w", l.Kind, ErrUnknown)
 	}
@@ -169,6 +239,8 @@ func (l *Leaf) check() error {
 	}
 	return nil
 }
+
+func goodSlot(s Slot) bool { return s.Kind >= Head && s.Kind <= lastRecord && s.Sequence > 0 }
 
 // LeafHash is the RFC 6962 hash of a leaf's bytes: SHA-256(0x00 ‖ leaf).
 func LeafHash(leaf []byte) [32]byte {

@@ -296,16 +296,21 @@ func TestLeavesHaveOneForm(t *testing.T) {
 		change func(*Leaf)
 		want   error
 	}{
-		"version":            {record, func(l *Leaf) { l.Version = 2 }, ErrUnknown},
-		"kind":               {record, func(l *Leaf) { l.Kind = 4 }, ErrUnknown},
-		"empty":              {record, func(l *Leaf) { l.Size = 0 }, ErrFormat},
-		"large record":       {record, func(l *Leaf) { l.Size = MaxRecord + 1 }, ErrFormat},
-		"large object":       {objectLeaf(1), func(l *Leaf) { l.Size = MaxObject + 1 }, ErrFormat},
-		"object in a slot":   {objectLeaf(1), func(l *Leaf) { l.Slot.Sequence = 1 }, ErrFormat},
-		"record in none":     {record, func(l *Leaf) { l.Slot.Sequence = 0 }, ErrFormat},
-		"record of no kind":  {record, func(l *Leaf) { l.Slot.Kind = 0 }, ErrFormat},
-		"charter's register": {charter, func(l *Leaf) { l.Slot.Register[0] = 1 }, ErrFormat},
-		"before 1970":        {record, func(l *Leaf) { l.Time = -1 }, ErrFormat},
+		"version":             {record, func(l *Leaf) { l.Version = 2 }, ErrUnknown},
+		"kind":                {record, func(l *Leaf) { l.Kind = 6 }, ErrUnknown},
+		"empty":               {record, func(l *Leaf) { l.Size = 0 }, ErrFormat},
+		"large record":        {record, func(l *Leaf) { l.Size = MaxRecord + 1 }, ErrFormat},
+		"large object":        {objectLeaf(1), func(l *Leaf) { l.Size = MaxObject + 1 }, ErrFormat},
+		"object in a slot":    {objectLeaf(1), func(l *Leaf) { l.Slot.Sequence = 1 }, ErrFormat},
+		"record in none":      {record, func(l *Leaf) { l.Slot.Sequence = 0 }, ErrFormat},
+		"record of no kind":   {record, func(l *Leaf) { l.Slot.Kind = 0 }, ErrFormat},
+		"charter's register":  {charter, func(l *Leaf) { l.Slot.Register[0] = 1 }, ErrFormat},
+		"removed by no order": {objectLeaf(1), func(l *Leaf) { l.Kind = ObjectRemoved }, ErrFormat},
+		"removed by a head": {objectLeaf(1), func(l *Leaf) {
+			l.Kind, l.Slot = ObjectRemoved, Slot{Kind: Head, Register: [16]byte{1}, Sequence: 1}
+		}, ErrFormat},
+		"removed from no slot": {record, func(l *Leaf) { l.Kind, l.Slot.Sequence = RecordRemoved, 0 }, ErrFormat},
+		"before 1970":          {record, func(l *Leaf) { l.Time = -1 }, ErrFormat},
 	}
 	for name, b := range bad {
 		l := b.from
@@ -432,6 +437,19 @@ func BenchmarkVerifyBatch(b *testing.B) {
 		}
 		if _, _, err := got.Verify(v); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestEachLedgerOfAnEmbassyHasANameOfItsOwn(t *testing.T) {
+	first := Origin([16]byte{1}, bytes.Repeat([]byte{2}, 32))
+	second := NextOrigin(first)
+	if second != first+"/2" || NextOrigin(second) != first+"/3" || NextOrigin(first+"/10") != first+"/11" {
+		t.Errorf("%s, %s", second, NextOrigin(second))
+	}
+	for _, odd := range []string{first + "/1", first + "/02", first + "/x", first + "/"} {
+		if got := NextOrigin(odd); got != odd+"/2" {
+			t.Errorf("%s is followed by %s", odd, got)
 		}
 	}
 }

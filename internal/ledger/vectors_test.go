@@ -9,6 +9,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -133,6 +134,10 @@ func writeVectors(t *testing.T) {
 	add("a byte too few", "format", spoil(5, nothing), func(b []byte) []byte { return b[:len(b)-1] })
 	add("an array of indefinite length", "format", spoil(5, nothing), func(b []byte) []byte {
 		return append(append([]byte{0x9f}, b[1:]...), 0xff)
+	})
+	add("an empty proof as null", "format", l.receipt(t, 0, 1), func(b []byte) []byte {
+		at := 1 + 2 + len(l.leaves[0]) + 1 // behind the array's head, the leaf with its length, and the index
+		return slices.Concat(b[:at], []byte{0xf6}, b[at+1:])
 	})
 	data, err := json.MarshalIndent(out, "", " ")
 	if err != nil {

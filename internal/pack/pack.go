@@ -46,6 +46,15 @@ const (
 	Tree  Kind = 2 // chunks of directory listings
 	Index Kind = 3 // where chunks are, sealed under the register's index key
 	Head  Kind = 4 // the sealed part of a head, of no size class
+	// Stretch and Gathering are what these records say under the register's index key, of no size class.
+	Stretch   Kind = 5
+	Gathering Kind = 6
+	// Source is where a head's source stood, under the register's index key, of no size class.
+	Source Kind = 7
+	// Proof is what came of a proof that a register comes back, under the register's index key, of no size class.
+	Proof Kind = 8
+	// Cut is a register's part of a moment that several have in common, under the register's index key, of no size class.
+	Cut Kind = 9
 )
 
 // String returns the kind's name for messages.
@@ -59,6 +68,16 @@ func (k Kind) String() string {
 		return "index"
 	case Head:
 		return "head"
+	case Stretch:
+		return "stretch"
+	case Gathering:
+		return "gathering"
+	case Source:
+		return "source"
+	case Proof:
+		return "proof"
+	case Cut:
+		return "cut"
 	}
 	return "unknown"
 }
@@ -88,7 +107,7 @@ func Classes() []Class { return []Class{0, 1, 2} }
 
 // Payload returns the length in bytes of the plaintext of a pack of class c and kind k, which is the
 // one length whose sealed form is exactly c.Size(). It is 0 for an unknown class and for kinds that
-// have no class (Head, unknown ones).
+// have no class (Head and up, unknown ones).
 func Payload(c Class, k Kind) int {
 	n := c.Size()
 	switch k {
@@ -155,9 +174,9 @@ func (m *Meta) check(kinds ...Kind) error {
 			continue
 		}
 		switch {
-		case k != Head && m.Class.Size() == 0:
+		case k < Head && m.Class.Size() == 0:
 			return fmt.Errorf("%w: class %d", ErrMeta, m.Class)
-		case k != Head && (m.K < 1 || m.K > m.N):
+		case k < Head && (m.K < 1 || m.K > m.N):
 			return fmt.Errorf("%w: %d of %d shares", ErrMeta, m.K, m.N)
 		}
 		return nil

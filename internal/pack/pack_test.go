@@ -126,7 +126,10 @@ func neighbour(m Meta, field int, flip byte) Meta {
 }
 
 func TestKindsHaveNames(t *testing.T) {
-	for k, want := range map[Kind]string{Data: "data", Tree: "tree", Index: "index", Head: "head", 0: "unknown", 5: "unknown"} {
+	for k, want := range map[Kind]string{
+		Data: "data", Tree: "tree", Index: "index", Head: "head", Stretch: "stretch", Gathering: "gathering",
+		Source: "source", Proof: "proof", Cut: "cut", 0: "unknown", 10: "unknown",
+	} {
 		if k.String() != want {
 			t.Errorf("kind %d is %q", k, k)
 		}

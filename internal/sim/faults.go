@@ -162,7 +162,7 @@ func (e *Embassy) Each(yield func(what string, data []byte)) {
 	for s, data := range e.records {
 		yield("record "+s.Kind.String(), data)
 	}
-	for _, l := range e.leaves {
+	for _, l := range e.book.leaves {
 		yield("leaf", l)
 	}
 }

@@ -17,7 +17,6 @@ import (
 	"sync"
 
 	"golang.org/x/mod/sumdb/note"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/charter"
@@ -29,7 +28,7 @@ var (
 	// ErrName is an object that is not what its name says.
 	ErrName = errors.New("the bytes are not what the name says")
 	// ErrConflict is a slot that holds other bytes already.
-	ErrConflict = errors.New("the slot holds another record")
+	ErrConflict = fmt.Errorf("the slot holds another record (%w)", fs.ErrExist)
 	// ErrDown is an embassy that does not answer.
 	ErrDown = errors.New("does not answer")
 )
@@ -85,8 +84,8 @@ type Embassy struct {
 	places  map[shard.Name]int64 // in the ledger
 	records map[ledger.Slot][]byte
 	slots   map[ledger.Slot]int64
-	leaves  [][]byte
-	hashes  []tlog.Hash
+	orders  []standingOrder
+	book    book
 	counts  map[Op]int
 	sent    int64
 }
@@ -208,21 +207,7 @@ func (e *Embassy) log(l *ledger.Leaf) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	at := int64(len(e.leaves))
-	more, err := tlog.StoredHashesForRecordHash(at, ledger.LeafHash(b), tlog.HashReaderFunc(e.readHashes))
-	if err != nil {
-		return 0, err
-	}
-	e.leaves, e.hashes = append(e.leaves, b), append(e.hashes, more...)
-	return at, nil
-}
-
-func (e *Embassy) readHashes(indexes []int64) ([]tlog.Hash, error) {
-	out := make([]tlog.Hash, len(indexes))
-	for i, at := range indexes {
-		out[i] = e.hashes[at]
-	}
-	return out, nil
+	return e.book.add(b)
 }
 
 // Get is archive.Objects.
@@ -371,8 +356,8 @@ func (e *Embassy) prove(objects []shard.Name, slots []ledger.Slot) ([]ledger.Rec
 		}
 		at = append(at, i)
 	}
-	size := int64(len(e.leaves))
-	root, err := tlog.TreeHash(size, tlog.HashReaderFunc(e.readHashes))
+	size := e.book.size()
+	root, err := e.book.root(size)
 	if err != nil {
 		return nil, err
 	}
@@ -383,14 +368,11 @@ func (e *Embassy) prove(objects []shard.Name, slots []ledger.Slot) ([]ledger.Rec
 	}
 	out := make([]ledger.Receipt, len(at))
 	for i, n := range at {
-		proof, err := tlog.ProveRecord(size, n, tlog.HashReaderFunc(e.readHashes))
+		proof, err := e.book.path(n, size)
 		if err != nil {
 			return nil, err
 		}
-		out[i] = ledger.Receipt{Leaf: e.leaves[n], Index: uint64(n), Checkpoint: checkpoint}
-		for _, h := range proof {
-			out[i].Proof = append(out[i].Proof, h)
-		}
+		out[i] = ledger.Receipt{Leaf: e.book.leaves[n], Index: uint64(n), Proof: proof, Checkpoint: checkpoint}
 	}
 	return out, nil
 }

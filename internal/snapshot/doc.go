@@ -5,5 +5,6 @@
 // reader refuses a version it does not know. Parsers take the canonical form only: what they accept
 // encodes again to the same bytes. Nothing here touches a file, the network, the clock or randomness.
 //
-// Specifications: docs/spec/manifest.md, docs/spec/heads.md, docs/spec/index.md.
+// Specifications: docs/spec/manifest.md, docs/spec/heads.md, docs/spec/index.md,
+// docs/spec/stretches.md.
 package snapshot

@@ -147,6 +147,16 @@ func genHead() *rapid.Generator[*Head] {
 		for range rapid.IntRange(0, 2).Draw(r, "index packs") {
 			h.Index = append(h.Index, genRef(n).Draw(r, "index pack"))
 		}
+		if rapid.Bool().Draw(r, "version 2") {
+			h.Version, h.Packs = 2, max(h.Packs, uint64(len(h.Index)+1))
+			for i := range h.Index {
+				h.Index[i].Kind = pack.Index
+			}
+			if rapid.Bool().Draw(r, "explicit") {
+				h.References = []PackRef{genRef(n).Draw(r, "references")}
+				h.References[0].Kind = pack.Index
+			}
+		}
 		return h
 	})
 }

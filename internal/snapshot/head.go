@@ -6,16 +6,25 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"chancery.dev/chancery/internal/canon"
+	"chancery.dev/chancery/internal/pack"
 )
 
 // MaxHead is the most bytes of an encoded head: what an embassy takes as a record.
 const MaxHead = 1 << 20
 
+// HeadVersion is the version of the heads that this program writes.
+const HeadVersion = 2
+
 const (
-	maxArray    = 4096 // elements of any array of a head or a payload
-	headVersion = 1
+	maxArray    = 4096                   // elements of any array of a head or a payload
+	headVersion = 1                      // the first, which says nothing of references
 	headContext = "chancery head v1\x00" // what the signature is over starts with this
 )
+
+// form is that of heads and payloads.
+var form = canon.Form{Depth: 4, Elements: maxArray, Pairs: 32}
 
 var (
 	// ErrHead is wrapped by every refusal to read a head.
@@ -33,7 +42,7 @@ var (
 // Head is the signed, public record of one snapshot. Embassies keep it as a record; it tells them
 // counts, sizes and names of objects that they see anyway, and everything else is sealed in Manifest.
 type Head struct {
-	Version  uint64 // 1
+	Version  uint64 // 1 or 2
 	State    [16]byte
 	Register [16]byte
 	Sequence uint64   // 1, 2, 3, ... in a register
@@ -41,10 +50,13 @@ type Head struct {
 
 	Manifest []byte    // the sealed Payload
 	Index    []PackRef // the index packs that this snapshot added
-	Packs    uint64    // packs that this snapshot added
-	Objects  uint64    // objects (shares) that it added
-	Stored   uint64    // bytes of those objects
-	Source   []byte    // position of the source, for sources that have one; otherwise empty
+	// References is the pack that says which packs of earlier heads the snapshot needs besides its own: none or one.
+	// None in version 2: those that the head before needs. None in version 1: nobody knows.
+	References []PackRef
+	Packs      uint64 // packs that this snapshot added
+	Objects    uint64 // objects (shares) that it added
+	Stored     uint64 // bytes of those objects
+	Source     []byte // position of the source, for sources that have one; otherwise empty
 
 	Members [][16]byte // the embassies, in share order
 	K       uint8      // any K of them bring the snapshot back
@@ -62,7 +74,7 @@ type Head struct {
 func (h *Head) Check() error {
 	what := ""
 	switch {
-	case h.Version != headVersion:
+	case h.Version != headVersion && h.Version != HeadVersion:
 		what = fmt.Sprintf("version %d is unknown", h.Version)
 	case h.Sequence == 0:
 		what = "sequence numbers start at 1"
@@ -80,6 +92,10 @@ func (h *Head) Check() error {
 		what = "too few embassies had their shares"
 	case len(h.Index) > maxArray:
 		what = "too many index packs"
+	case len(h.References) > 1 || h.Version == headVersion && len(h.References) > 0:
+		what = "references that this version does not have"
+	case h.Version > headVersion && h.Packs < uint64(len(h.Index)+len(h.References)):
+		what = "fewer packs than it names"
 	default:
 		return h.checkIndex()
 	}
@@ -87,10 +103,12 @@ func (h *Head) Check() error {
 }
 
 func (h *Head) checkIndex() error {
-	for i := range h.Index {
-		r := &h.Index[i]
+	for _, r := range slices.Concat(h.Index, h.References) {
 		if err := r.Check(); err != nil {
 			return fmt.Errorf("head %d: %w: %w", h.Sequence, err, ErrHead)
+		}
+		if r.Kind != pack.Index && h.Version > headVersion {
+			return fmt.Errorf("head %d: pack %s: is of another kind: %w", h.Sequence, r.ID, ErrHead)
 		}
 		if int(r.N) != len(h.Members) {
 			return fmt.Errorf("head %d: pack %s: has not one share for each embassy: %w", h.Sequence, r.ID, ErrHead)
@@ -119,7 +137,7 @@ func subsequence(part, whole [][16]byte) bool {
 	return true
 }
 
-// wireHead is what is signed, in CBOR. The numbers of the keys are part of the format.
+// wireHead is what is signed of version 1, in CBOR. The numbers of the keys are part of the format.
 type wireHead struct {
 	Version        uint64    `cbor:"1,keyasint"`
 	State          []byte    `cbor:"2,keyasint"`
@@ -141,6 +159,12 @@ type wireHead struct {
 	Time           int64     `cbor:"18,keyasint"`
 }
 
+// wireHead2 is what is signed from version 2 on.
+type wireHead2 struct {
+	wireHead
+	References []wireRef `cbor:"19,keyasint"`
+}
+
 // unsigned returns the bytes that the signature covers, without the context.
 func (h *Head) unsigned() []byte {
 	w := wireHead{
@@ -150,14 +174,36 @@ func (h *Head) unsigned() []byte {
 		Missing: toWireIDs(h.Missing), Agent: h.Agent[:], CharterVersion: h.CharterVersion,
 		CharterHash: h.CharterHash[:], Time: h.Time,
 	}
-	for i := range h.Index {
-		w.Index = append(w.Index, toWireRef(&h.Index[i]))
+	w.Index = toWireRefs(h.Index)
+	var v any = &w
+	if h.Version > headVersion {
+		v = &wireHead2{wireHead: w, References: toWireRefs(h.References)}
 	}
-	b, err := encodeCBOR(&w)
+	b, err := form.Encode(v)
 	if err != nil {
 		return nil // cannot happen: every field of wireHead has an encoding
 	}
 	return b
+}
+
+func toWireRefs(refs []PackRef) []wireRef {
+	out := make([]wireRef, len(refs))
+	for i := range refs {
+		out[i] = toWireRef(&refs[i])
+	}
+	return out
+}
+
+func fromWireRefs(list []wireRef) ([]PackRef, error) {
+	var out []PackRef
+	for i := range list {
+		r, err := list[i].ref()
+		if err != nil {
+			return nil, fmt.Errorf("head: %w: %w", err, ErrHead)
+		}
+		out = append(out, r)
+	}
+	return out, nil
 }
 
 func toWireIDs(ids [][16]byte) [][]byte {
@@ -198,8 +244,8 @@ func ParseHead(b []byte) (*Head, error) {
 		return nil, fmt.Errorf("head of %d bytes: %w", len(b), ErrHead)
 	}
 	at := len(b) - ed25519.SignatureSize
-	var w wireHead
-	if err := decodeCBOR(b[:at], &w); err != nil {
+	w, err := decodeHead(b[:at])
+	if err != nil {
 		return nil, fmt.Errorf("head: %w: %w", err, ErrHead)
 	}
 	h := &Head{
@@ -220,17 +266,31 @@ func ParseHead(b []byte) (*Head, error) {
 	if !fits {
 		return nil, fmt.Errorf("head: a field of wrong length: %w", ErrHead)
 	}
-	for i := range w.Index {
-		r, err := w.Index[i].ref()
-		if err != nil {
-			return nil, fmt.Errorf("head: %w: %w", err, ErrHead)
-		}
-		h.Index = append(h.Index, r)
+	if h.Index, err = fromWireRefs(w.Index); err != nil {
+		return nil, err
+	}
+	if h.References, err = fromWireRefs(w.References); err != nil {
+		return nil, err
 	}
 	if err := h.Check(); err != nil {
 		return nil, err
 	}
 	return h, nil
+}
+
+// decodeHead reads the map, whose number of pairs tells the layout.
+func decodeHead(b []byte) (w wireHead2, err error) {
+	const pairs1 = 0xa0 | 18 // a CBOR map of 18 pairs
+	first := len(b) > 0 && b[0] == pairs1
+	if first {
+		err = form.Decode(b, MaxHead, &w.wireHead)
+	} else {
+		err = form.Decode(b, MaxHead, &w)
+	}
+	if err == nil && (w.Version == headVersion) != first {
+		err = fmt.Errorf("the fields of another version than %d", w.Version)
+	}
+	return w, err
 }
 
 func fill(dst, src []byte) bool { return copy(dst, src) == len(dst) && len(src) == len(dst) }

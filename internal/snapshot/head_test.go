@@ -44,7 +44,8 @@ func TestHeadComesBackAsItWasAndVerifies(t *testing.T) {
 			r.Fatal(err)
 		}
 		if !bytes.Equal(got.Bytes(), h.Bytes()) || got.Hash() != h.Hash() || got.Verify() != nil || got.Sequence != h.Sequence ||
-			!slices.Equal(got.Members, h.Members) || !slices.Equal(got.Missing, h.Missing) || !reflect.DeepEqual(got.Index, h.Index) {
+			!slices.Equal(got.Members, h.Members) || !slices.Equal(got.Missing, h.Missing) || !reflect.DeepEqual(got.Index, h.Index) ||
+			!reflect.DeepEqual(got.References, h.References) {
 			r.Fatalf("%+v\n%+v", got, h)
 		}
 	})
@@ -73,23 +74,28 @@ func TestEveryFlippedBitOfAHeadIsFound(t *testing.T) {
 
 func TestHeadsThatCannotBeAreRefused(t *testing.T) {
 	for name, spoil := range map[string]func(h *Head){
-		"version":                    func(h *Head) { h.Version = 2 },
-		"sequence 0":                 func(h *Head) { h.Sequence = 0 },
-		"first with previous":        func(h *Head) { h.Previous = [32]byte{1} },
-		"second without previous":    func(h *Head) { h.Sequence = 2 },
-		"no members":                 func(h *Head) { h.Members, h.Missing, h.Index = nil, nil, nil },
-		"too many members":           func(h *Head) { h.Members, h.Index = make([][16]byte, 33), nil },
-		"one member twice":           func(h *Head) { h.Members[1] = h.Members[0] },
-		"k 0":                        func(h *Head) { h.K = 0 },
-		"k above n":                  func(h *Head) { h.K = 4 },
-		"missing is no member":       func(h *Head) { h.Missing[0] = [16]byte{9} },
-		"missing out of order":       func(h *Head) { h.K, h.Missing = 1, [][16]byte{{3}, {2}} },
-		"missing twice":              func(h *Head) { h.K, h.Missing = 1, [][16]byte{{3}, {3}} },
-		"fewer than k":               func(h *Head) { h.Missing = [][16]byte{{2}, {3}} },
-		"index pack of another n":    func(h *Head) { h.Index[0].N, h.Index[0].Shares = 2, h.Index[0].Shares[:2] },
-		"index pack of unknown kind": func(h *Head) { h.Index[0].Kind = pack.Head },
-		"index pack of class 9":      func(h *Head) { h.Index[0].Class = 9 },
-		"too large":                  func(h *Head) { h.Manifest = make([]byte, MaxHead) },
+		"version":        func(h *Head) { h.Version = 3 },
+		"two references": func(h *Head) { h.Version, h.References = 2, append(h.Index, h.Index...) },
+		"references of another kind": func(h *Head) {
+			h.Version, h.References = 2, []PackRef{{Kind: pack.Data, K: 2, N: 3, Shares: h.Index[0].Shares}}
+		},
+		"more packs named than added": func(h *Head) { h.Version, h.Packs = 2, 0 },
+		"sequence 0":                  func(h *Head) { h.Sequence = 0 },
+		"first with previous":         func(h *Head) { h.Previous = [32]byte{1} },
+		"second without previous":     func(h *Head) { h.Sequence = 2 },
+		"no members":                  func(h *Head) { h.Members, h.Missing, h.Index = nil, nil, nil },
+		"too many members":            func(h *Head) { h.Members, h.Index = make([][16]byte, 33), nil },
+		"one member twice":            func(h *Head) { h.Members[1] = h.Members[0] },
+		"k 0":                         func(h *Head) { h.K = 0 },
+		"k above n":                   func(h *Head) { h.K = 4 },
+		"missing is no member":        func(h *Head) { h.Missing[0] = [16]byte{9} },
+		"missing out of order":        func(h *Head) { h.K, h.Missing = 1, [][16]byte{{3}, {2}} },
+		"missing twice":               func(h *Head) { h.K, h.Missing = 1, [][16]byte{{3}, {3}} },
+		"fewer than k":                func(h *Head) { h.Missing = [][16]byte{{2}, {3}} },
+		"index pack of another n":     func(h *Head) { h.Index[0].N, h.Index[0].Shares = 2, h.Index[0].Shares[:2] },
+		"index pack of unknown kind":  func(h *Head) { h.Index[0].Kind = pack.Head },
+		"index pack of class 9":       func(h *Head) { h.Index[0].Class = 9 },
+		"too large":                   func(h *Head) { h.Manifest = make([]byte, MaxHead) },
 	} {
 		h := head(nil)
 		spoil(h)

@@ -113,7 +113,7 @@ func (p *Payload) Bytes() ([]byte, error) {
 		return nil, err
 	}
 	s, x := &p.Stats, &p.Excluded
-	b, err := encodeCBOR(&wirePayload{
+	b, err := form.Encode(&wirePayload{
 		Version:          payloadVersion,
 		Root:             appendEntry(nil, &p.Root, ""),
 		Path:             []byte(p.Path),
@@ -158,7 +158,7 @@ func ParsePayload(b []byte) (*Payload, error) {
 		return nil, fmt.Errorf("payload of %d bytes: %w", len(b), ErrPayload)
 	}
 	var w wirePayload
-	if err := decodeCBOR(b, &w); err != nil {
+	if err := form.Decode(b, MaxPayload, &w); err != nil {
 		return nil, fmt.Errorf("payload: %w: %w", err, ErrPayload)
 	}
 	if w.Version != payloadVersion || len(w.Stats) != 7 || len(w.Excluded) != 2 {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 
 	"chancery.dev/chancery/internal/chunk"
@@ -21,7 +22,7 @@ var update = flag.Bool("update", false, "write the vectors anew")
 // JSON what they hold, and encoding that again gives Bytes.
 type vector struct {
 	What   string
-	Format string // entry, head, payload, index
+	Format string // entry, head, payload, index, references (of a head with 100 packs before it and 3 of its own)
 	Expect string // accepted, refused
 	Bytes  string // hexadecimal
 	Value  any    `json:",omitempty"`
@@ -62,8 +63,32 @@ func parseAs(format string, b []byte) (any, []byte, error) {
 	case "index":
 		packs, err := ParseIndex(b)
 		return packs, AppendIndex(nil, packs), err
+	case "references":
+		r, err := ParseReferences(b, 100, 3)
+		if err != nil {
+			return nil, nil, err
+		}
+		again, err := r.Bytes()
+		return plainReferences(r), again, err
 	}
 	return nil, nil, fmt.Errorf("no format %q", format)
+}
+
+// plainReferences lists what sets hold.
+func plainReferences(r *References) any {
+	type move struct {
+		Pack uint64
+		To   []uint64
+	}
+	out := struct {
+		Before, Own uint64
+		Needs       []uint64
+		Moved       []move
+	}{Before: r.Before, Own: r.Own, Needs: slices.Collect(r.Needs.All())}
+	for i := range r.Moved {
+		out.Moved = append(out.Moved, move{r.Moved[i].Pack, slices.Collect(r.Moved[i].To.All())})
+	}
+	return out
 }
 
 func TestVectors(t *testing.T) {
@@ -146,6 +171,13 @@ func makeVectors(t *testing.T) []vector {
 	first := head(nil)
 	some("head", "first", first.Bytes())
 	some("head", "second", head(first).Bytes())
+	explicit := head(first)
+	explicit.Version, explicit.References = 2, explicit.Index
+	explicit.Sign(agent(1))
+	some("head", "version 2 with references", explicit.Bytes())
+	explicit.References = nil
+	explicit.Sign(agent(1))
+	some("head", "version 2 that needs what the head before needs", explicit.Bytes())
 	forged := head(first)
 	forged.Time++
 	add("head", "second with another time under the same signature", forged.Bytes(), false)
@@ -155,6 +187,18 @@ func makeVectors(t *testing.T) []vector {
 	}
 	some("payload", "folder", b)
 	some("index", "two packs", AppendIndex(nil, []IndexedPack{indexed(1, 2), indexed(2, 0)}))
+	refs := References{Before: 100, Own: 3, Moved: []Move{{Pack: 1}, {Pack: 7}}}
+	refs.Needs.Add(0, 1)
+	refs.Needs.Add(2, 70)
+	refs.Needs.Add(99, 100)
+	refs.Moved[0].To.Add(100, 102)
+	refs.Moved[1].To.Add(98, 101)
+	if b, err = refs.Bytes(); err != nil {
+		t.Fatal(err)
+	}
+	some("references", "three runs and two packs that moved", b)
+	add("references", "two runs that touch", []byte{'r', 1, 100, 3, 2, 0, 0, 0, 100, 0}, false)
+	add("references", "a pack of its own", []byte{'r', 1, 100, 3, 1, 100, 0, 0}, false)
 	overlap := indexed(1, 2)
 	overlap.Entries[1].Offset--
 	add("index", "overlapping chunks", AppendIndex(nil, []IndexedPack{overlap}), false)

@@ -1,0 +1,298 @@
+#!/usr/bin/env bash
+# Measures programs that protect a PostgreSQL cluster, on one database, in one run.
+#
+#   bench/pg.sh run RESULTS.tsv SCALE ROUNDS SETUP...   measures; adds lines to RESULTS.tsv
+#   bench/pg.sh report RESULTS.tsv                      medians, as Markdown
+#
+# A SETUP is  chancery-1 chancery-3  pgbackrest-zst pgbackrest-lz4 (both with aes-256-cbc)  pg_basebackup-none (which neither
+# compresses nor seals). The database is pgbench's at SCALE, with one more table of hexadecimal text.
+#
+# PHASES  any of: full second restore archive lag sync                   (default all; sync is chancery's alone)
+# STORE   folder for everything, on the disk to be measured              (default /tmp/chancery-pg)
+# SEGS    segments of log in the backlog                                 (default 48)
+# LAG     seconds of steady load, 1,500 transactions a second            (default 25)
+# CHANCERY  the program; built from this checkout when unset             PORT  first port of the embassies (default 17451)
+# NEEDS: root, PostgreSQL 15 and pgbench in Debian's place, GNU time.
+#
+# Lines: setup round full|second|restore wall_s cpu_s others_cpu_s peak_KiB stored_bytes   (others: embassies or the server)
+#        setup round archive segments/s cpu_s_per_segment
+#        setup round lag median_s p99_s WAL_MiB/s
+#        setup round sync|local clients commits/s mean_ms   (sync: each commit waits until the embassies hold it)
+set -euo pipefail
+
+die() { printf 'pg: %s\n' "$1" >&2; exit 1; }
+bin=/usr/lib/postgresql/15/bin
+as() { runuser -u postgres -- env PATH="$bin:$PATH" "$@"; }
+q() { psql -qAtX -h "$store" -p 5499 -U postgres postgres -c "$1"; }
+
+servers=()
+stop_servers() {
+  local p
+  for p in ${servers+"${servers[@]}"}; do kill "$p" 2>/dev/null || true; done
+  for p in ${servers+"${servers[@]}"}; do wait "$p" 2>/dev/null || true; done
+  servers=()
+}
+ticks() { awk '{sub(/.*\) /, ""); print $12 + $13}' "/proc/$1/stat" 2>/dev/null || echo 0; }
+others_cpu() { # seconds that the embassies and the database server's processes spent
+  local p sum=0
+  for p in ${servers+"${servers[@]}"} $(pgrep -u postgres || true); do sum=$((sum + $(ticks "$p"))); done
+  awk -v t=$sum -v hz="$(getconf CLK_TCK)" 'BEGIN {printf "%.2f", t / hz}'
+}
+stored() { du -sb "$store/repository" | cut -f1; }
+
+phase() { # phase NAME COMMAND...
+  local name=$1 before after
+  shift
+  sync
+  before=$(others_cpu)
+  /usr/bin/time -q -o "$store/time" -f '%e %U %S %M' "$@" >"$store/output" 2>&1 || { tail -n 5 "$store/output" >&2; die "$setup: $name failed"; }
+  after=$(others_cpu)
+  awk -v OFS='\t' -v s="$setup" -v r="$round" -v n="$name" -v o="$(awk "BEGIN {print $after - $before}")" -v b="$(stored)" \
+    '{print s, r, n, $1, $2 + $3, o, $4, b}' "$store/time" | tee -a "$results"
+}
+
+# --- the database ----------------------------------------------------------------------------------------------------
+
+make_database() {
+  mkdir -p "$store" && chown postgres "$store"
+  if [ ! -d "$store/data" ]; then
+    as initdb -D "$store/data" --data-checksums -A trust --no-sync >/dev/null
+    cat >>"$store/data/postgresql.conf" <<C
+port = 5499
+listen_addresses = ''
+unix_socket_directories = '$store'
+shared_buffers = 512MB
+max_wal_size = 8GB
+checkpoint_timeout = 30min
+archive_mode = on
+archive_command = ''
+C
+  fi
+  as pg_ctl -D "$store/data" -w -l "$store/server.log" start >/dev/null
+  if [ "$(q "select count(*) from pg_class where relname = 'doc'")" = 0 ]; then
+    as pgbench -h "$store" -p 5499 -q -i -s "$scale" postgres >"$store/pgbench.log" 2>&1
+    q "create table doc as select i id, now() at, md5(i::text) || md5((i * 3)::text) || md5((i * 7)::text) || md5((i * 11)::text) body
+      from generate_series(1, $scale * 40000) i"
+  fi
+  q checkpoint
+}
+archive_with() { q "alter system set archive_command = '$1'"; q 'select pg_reload_conf()' >/dev/null; }
+load() { as pgbench -h "$store" -p 5499 -n -c 4 -j 2 "$@" postgres >/dev/null 2>&1; }
+change_some() { q "update pgbench_accounts set abalance = abalance + 1 where aid % 5000 < 50"; q checkpoint; } # one in a hundred, in runs
+ready() { ls "$store/data/pg_wal/archive_status" | grep -c ready || true; }
+
+# --- the programs ----------------------------------------------------------------------------------------------------
+
+pgbackrest_prepare() {
+  mkdir -p "$store"/{repository,log,lock,spool}
+  cat >"$store/pgbackrest.conf" <<C
+[global]
+repo1-path=$store/repository
+repo1-cipher-type=aes-256-cbc
+repo1-cipher-pass=for-the-benchmark
+repo1-retention-full=9
+compress-type=$variant
+process-max=2
+start-fast=y
+lock-path=$store/lock
+log-path=$store/log
+log-level-console=warn
+[bench]
+pg1-path=$store/data
+pg1-port=5499
+pg1-socket-path=$store
+C
+  chown -R postgres "$store"/{repository,log,lock,spool,pgbackrest.conf}
+  as pgbackrest --config="$store/pgbackrest.conf" --stanza=bench stanza-create
+  archive_with "pgbackrest --config=$store/pgbackrest.conf --stanza=bench archive-push %p"
+}
+pgbackrest_save() { phase "$1" runuser -u postgres -- pgbackrest --config="$store/pgbackrest.conf" --stanza=bench --type=full backup; }
+pgbackrest_bring_back() {
+  mkdir -p "$store/restored" && chown postgres "$store/restored" && chmod 700 "$store/restored"
+  phase restore runuser -u postgres -- pgbackrest --config="$store/pgbackrest.conf" --stanza=bench --pg1-path="$store/restored" --type=immediate --archive-mode=off restore
+}
+
+pg_basebackup_prepare() { mkdir -p "$store"/{repository,wal}; chown postgres "$store"/{repository,wal}; archive_with "cp %p $store/wal/%f"; }
+pg_basebackup_save() {
+  rm -rf "$store/repository/base"
+  phase "$1" runuser -u postgres -- "$bin/pg_basebackup" -h "$store" -p 5499 -D "$store/repository/base" --checkpoint=fast
+}
+pg_basebackup_bring_back() { phase restore cp -a "$store/repository/base" "$store/restored"; }
+
+chancery_prepare() {
+  export CHANCERY_HOME=$store/home
+  mkdir -p "$store"/{repository,keys}
+  local need=$((variant == 1 ? 1 : 2)) names=() hosts=(LU IS PT) custodian reader fingerprint name i
+  custodian=$("$chancery" custodian keygen --name custodian --out "$store/keys/custodian" | tail -n 1)
+  reader=$("$chancery" custodian keygen --name reader --out "$store/keys/reader" | tail -n 1)
+  ssh-keygen -q -t ed25519 -N '' -f "$store/keys/minister"
+  "$chancery" state init --home "$CHANCERY_HOME" --name Benchmark --code XX --quorum 1 --custodian "custodian=$custodian"
+  for ((i = 0; i < variant; i++)); do
+    name=embassy$i
+    fingerprint=$("$chancery" embassy init --dir "$store/repository/$name" --name "$name" --country "${hosts[i]}" | grep -o 'SHA256:[A-Za-z0-9+/]*' | head -n 1)
+    "$chancery" agreement draft --home "$CHANCERY_HOME" --with "${hosts[i]}" --host-name Host --name "$name" --embassy-key "$fingerprint" \
+      --signatory "minister=$store/keys/minister.pub" --quota 100000000000 --open-as "as agreed" --out "$store/keys/$name"
+    "$chancery" agreement sign "$store/keys/$name" --home "$CHANCERY_HOME" --key "$CHANCERY_HOME/keys/signer"
+    "$chancery" agreement sign "$store/keys/$name" --home "$CHANCERY_HOME" --key "$store/keys/minister"
+    "$chancery" embassy admit --dir "$store/repository/$name" --agreement "$store/keys/$name" --state "$CHANCERY_HOME/charter.yaml"
+    "$chancery" embassy serve --dir "$store/repository/$name" --listen "127.0.0.1:$((port + i))" 2>>"$store/$name.log" &
+    servers+=($!)
+    until (: <"/dev/tcp/127.0.0.1/$((port + i))") 2>/dev/null; do sleep 0.1; done
+    "$chancery" embassy accredit --home "$CHANCERY_HOME" --name "$name" --url "https://127.0.0.1:$((port + i))" --key "$fingerprint"
+    names+=("$name")
+  done
+  "$chancery" register add bench --home "$CHANCERY_HOME" --postgres "host=$store port=5499 user=postgres" --need $need --reader "$reader" \
+    --embassies "$(IFS=, && echo "${names[*]}")"
+  archive_with ''
+}
+chancery_save() { phase "$1" "$chancery" backup bench -q; }
+chancery_bring_back() {
+  phase restore "$chancery" restore bench -q --identity "$store/keys/reader" --to "$store/restored" --owner postgres --no-wait
+}
+
+# --- phases of the log -----------------------------------------------------------------------------------------------
+
+wal_at() { q "select (pg_current_wal_insert_lsn() - '0/0')::bigint"; }
+kept_at() { # how far the log is safe
+  case $setup in
+  chancery-*) q "select coalesce((select (flush_lsn - '0/0')::bigint from pg_stat_replication where application_name = 'chancery' and state = 'streaming' and flush_lsn is not null limit 1), 0)" ;;
+  *) q "select coalesce(('x' || substr(last_archived_wal, 9, 8))::bit(32)::bigint * 4294967296 + ('x' || substr(last_archived_wal, 17, 8))::bit(32)::bigint * 16777216 + 16777216, 0) from pg_stat_archiver" ;;
+  esac
+}
+make_backlog() {
+  local from at
+  from=$(wal_at) at=$from
+  while [ $(((at - from) / 16777216)) -lt "$segs" ]; do
+    load -t 3000
+    q "create table bulk as select i, md5(i::text) a, md5((i * 7)::text) b, now() c from generate_series(1, 600000) i; drop table bulk"
+    at=$(wal_at)
+  done
+  q 'select pg_switch_wal()' >/dev/null
+  q checkpoint
+}
+start_stream() { "$chancery" pg stream bench -q 2>"$store/stream.log" & stream=$!; servers+=("$stream"); }
+
+measure_archive() {
+  local before after t0 t1 n target
+  case $setup in chancery-*) ;; *) archive_with '' ;; esac
+  make_backlog
+  n=$(ready) target=$(wal_at)
+  before=$(others_cpu) t0=$(date +%s.%N)
+  case $setup in
+  chancery-*) start_stream; while [ "$(kept_at)" -lt $((target - 65536)) ]; do sleep 0.05; done ;;
+  pgbackrest-*) archive_with "pgbackrest --config=$store/pgbackrest.conf --stanza=bench archive-push %p"; while [ "$(ready)" != 0 ]; do sleep 0.05; done ;;
+  *) archive_with "cp %p $store/wal/%f"; while [ "$(ready)" != 0 ]; do sleep 0.05; done ;;
+  esac
+  t1=$(date +%s.%N) after=$(others_cpu)
+  awk -v OFS='\t' -v s="$setup" -v r="$round" -v n="$segs" -v t="$(awk "BEGIN {print $t1 - $t0}")" -v c="$(awk "BEGIN {print $after - $before}")" \
+    'BEGIN {printf "%s\t%s\tarchive\t%.2f\t%.3f\n", s, r, n / t, c / n}' | tee -a "$results"
+}
+
+measure_lag() {
+  local what
+  case $setup in
+  chancery-*) [ -n "${stream:-}" ] && kill -0 "$stream" 2>/dev/null || start_stream; sleep 2
+    what="coalesce((select (flush_lsn - '0/0')::bigint from pg_stat_replication where application_name = 'chancery' and flush_lsn is not null limit 1), 0)" ;;
+  *) what="coalesce((select ('x' || substr(last_archived_wal, 9, 8))::bit(32)::bigint * 4294967296 + ('x' || substr(last_archived_wal, 17, 8))::bit(32)::bigint * 16777216 + 16777216 from pg_stat_archiver), 0)" ;;
+  esac
+  load -R 1500 -T "$lag" &
+  local loader=$!
+  printf 'select extract(epoch from clock_timestamp()), (pg_current_wal_insert_lsn() - %s)::bigint, %s \\watch 0.05\n' "'0/0'" "$what" >"$store/watch.sql"
+  timeout "$lag" psql -qAtX -F ' ' -h "$store" -p 5499 -U postgres postgres -f "$store/watch.sql" >"$store/watch" 2>/dev/null || true
+  wait "$loader" || true
+  awk 'NF == 3 {
+      n++; t[n] = $1; cur[n] = $2
+      while (first < n && cur[first + 1] <= $3) first++
+      if (t[n] - t[1] > 3) print (first < n && first > 0 ? t[n] - t[first] : 0) # since the last moment that is known to be safe
+    }
+    END { printf "rate %.2f\n", (cur[n] - cur[1]) / 1048576 / (t[n] - t[1]) > "/dev/stderr" }' "$store/watch" 2>"$store/rate" | sort -g |
+    awk -v OFS='\t' -v s="$setup" -v r="$round" -v rate="$(sleep 0.2; awk '{print $2}' "$store/rate" 2>/dev/null)" \
+      '{v[NR] = $1} END {printf "%s\t%s\tlag\t%.3f\t%.3f\t%s\n", s, r, v[int((NR + 1) / 2)], v[int(NR * 0.99)], rate}' | tee -a "$results"
+}
+
+measure_sync() { # what a commit costs that waits for the embassies
+  local clients mode
+  [ -z "${stream:-}" ] || { kill "$stream"; wait "$stream" 2>/dev/null || true; }
+  sed -i 's/^postgres:$/postgres:\n  synchronous: true/' "$CHANCERY_HOME/registers/bench/register.yaml"
+  start_stream
+  sleep 2
+  q "alter system set synchronous_standby_names = 'chancery'"
+  q 'select pg_reload_conf()' >/dev/null
+  sleep 1
+  for mode in sync local; do
+    [ "$mode" = sync ] || { q 'alter system reset synchronous_standby_names'; q 'select pg_reload_conf()' >/dev/null; sleep 1; }
+    for clients in 1 16; do
+      as pgbench -h "$store" -p 5499 -n -N -c "$clients" -j 2 -T 8 postgres 2>/dev/null |
+        awk -v OFS='\t' -v s="$setup" -v r="$round" -v m="$mode" -v c="$clients" '/^latency average/ {l = $4} /^tps/ {print s, r, m, c, $3, l}' | tee -a "$results"
+    done
+  done
+}
+
+# --- one round of one setup ------------------------------------------------------------------------------------------
+
+proven() { # the restored cluster starts and holds the same
+  local want got
+  want=$(q "select count(*), sum(abalance), sum(aid) from pgbench_accounts")
+  printf "port = 5498\narchive_mode = off\nunix_socket_directories = '%s'\n" "$store" >>"$store/restored/postgresql.auto.conf"
+  case $setup in
+  chancery-*) "$chancery" pg serve bench -q --to "$store/restored" --identity "$store/keys/reader" 2>"$store/serve.log" & servers+=($!)
+    until [ -S "$store/restored/chancery_recovery/socket" ]; do sleep 0.1; done ;;
+  esac
+  as pg_ctl -D "$store/restored" -w -t 120 -l "$store/restored.log" start >/dev/null || { tail -n 5 "$store/restored.log" >&2; die "$setup: the restored server does not start"; }
+  got=$(psql -qAtX -h "$store" -p 5498 -U postgres postgres -c "select count(*), sum(abalance), sum(aid) from pgbench_accounts")
+  as pg_ctl -D "$store/restored" -m immediate -w stop >/dev/null
+  [ "$got" = "$want" ] || die "$setup: the restored cluster differs: $got, not $want"
+}
+
+measure() {
+  local program=${setup%%-*} variant=${setup#*-} stream=
+  clear_away
+  mkdir -p "$store/repository"
+  "${program}_prepare" >"$store/output" 2>&1 || { cat "$store/output" >&2; die "$setup: cannot be prepared"; }
+  q 'select pg_switch_wal()' >/dev/null
+  "${program}_save" full
+  if [[ $phases == *second* ]]; then change_some; "${program}_save" second; fi
+  if [[ $phases == *restore* ]]; then "${program}_bring_back"; [ "$round" != 1 ] || proven; rm -rf "$store/restored"; fi
+  [[ $phases != *archive* ]] || measure_archive
+  [[ $phases != *lag* ]] || measure_lag
+  if [[ $phases == *sync* && $setup == chancery-* ]]; then measure_sync; fi
+  archive_with ''
+  stop_servers
+  q "select pg_drop_replication_slot(slot_name) from pg_replication_slots" >/dev/null
+}
+clear_away() {
+  stop_servers
+  rm -rf "$store"/{repository,home,keys,restored,log,lock,spool,wal}
+}
+
+run() {
+  [ $# -ge 4 ] || die "a file for the results, a scale, a number of rounds and setups are needed"
+  results=$(realpath "$1") scale=$2 rounds=$3
+  shift 3
+  store=${STORE:-/tmp/chancery-pg} port=${PORT:-17451} phases=${PHASES:-full second restore archive lag sync} segs=${SEGS:-48} lag=${LAG:-25}
+  mkdir -p "$store"
+  chancery=${CHANCERY:-$store/chancery}
+  [ -n "${CHANCERY:-}" ] || (cd "$(dirname "${BASH_SOURCE[0]}")/.." && CGO_ENABLED=0 go build -o "$chancery" ./cmd/chancery)
+  make_database
+  trap 'clear_away; as pg_ctl -D "$store/data" -m immediate stop >/dev/null 2>&1' EXIT
+  trap 'exit 130' INT TERM
+  for ((round = 1; round <= rounds; round++)); do
+    for setup in "$@"; do measure; done
+  done
+}
+
+report() {
+  [ $# = 1 ] && [ -r "$1" ] || die "a file of results is needed"
+  echo '| phase | setup | first figure | second | third | rounds |'
+  echo '| --- | --- | ---: | ---: | ---: | ---: |'
+  awk -F'\t' -v OFS='\t' '{for (c = 4; c <= NF; c++) print $3, $1, c, $c}' "$1" | sort -t$'\t' -k1,3 -k4,4g | awk -F'\t' '
+    function done_group() { if (n) { m = n % 2 ? v[(n + 1) / 2] : (v[n / 2] + v[n / 2 + 1]) / 2; row = a[1] " | " a[2]; if (!(row in cells)) order[++rows] = row; cells[row] = cells[row] " | " m; rounds[row] = n; n = 0 } }
+    { now = $1 "\t" $2 "\t" $3; if (now != key) { done_group(); key = now; split(now, a, "\t") } v[++n] = $4 }
+    END { done_group(); for (i = 1; i <= rows; i++) print "| " order[i] cells[order[i]] " | " rounds[order[i]] " |" }'
+}
+
+case ${1:-} in
+run) run "${@:2}" ;;
+report) report "${@:2}" ;;
+*) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2; exit 2 ;;
+esac

@@ -1,0 +1,198 @@
+package archive_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"testing"
+
+	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/shard"
+	"chancery.dev/chancery/internal/sim"
+	"chancery.dev/chancery/internal/snapshot"
+)
+
+// streamed is a register whose snapshots say in their position from which stretch on they need the stream.
+func (b *bench) streamed(dir string) *archive.Register {
+	reg := b.state.Register(dir)
+	reg.StreamFrom = func(h *snapshot.Head) (uint64, error) {
+		p, err := reg.Position(h)
+		if err != nil {
+			return 0, err
+		}
+		return strconv.ParseUint(string(p), 10, 64)
+	}
+	return reg
+}
+
+// base makes a snapshot that needs the stream from a stretch on.
+func (b *bench) base(from string) {
+	b.Helper()
+	feed := database().feed()
+	read := feed.Read
+	feed.Read = func(ctx context.Context, to *archive.Feeder) ([]byte, error) {
+		_, err := read(ctx, to)
+		return []byte(from), err
+	}
+	b.feed(feed)
+}
+
+func (b *bench) release(seqs ...uint64) *archive.Release {
+	b.Helper()
+	rel, err := archive.ProposeRelease(b.Context(), b.streamed(b.dir), b.state.Agent, seqs)
+	check(b, err)
+	return rel
+}
+
+// With a snapshot the stream goes that only it needs, and the small packs of what is gathered; all that a kept snapshot
+// needs, from its first stretch to the newest, comes back on a machine that has nothing.
+func TestAReleaseTakesTheStreamBeforeWhatIsKept(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 2, 3)
+	f := b.flow()
+	f.write(1, 10)
+	b.base("5")
+	check(t, f.Gather(t.Context()))
+	f.write(11, 20)
+	b.base("15")
+	f.write(21, 30)
+	check(t, f.Gather(t.Context()))
+	f.write(31, 33)
+	b.base("32")
+	f.end()
+	if rel := b.release(); rel.Packs != 30 { // nothing is let go: the small packs of what is gathered
+		t.Fatalf("%d packs that nothing needs", rel.Packs)
+	}
+	rel := b.release(1, 2)
+	checkRelease := func(lists []ledger.ObjectList) error {
+		return archive.CheckRelease(t.Context(), b.streamed(fastDir(t)), b.state.Agent, rel.Snapshots, lists)
+	}
+	check(t, checkRelease(lists(rel)))
+	if rel.Packs < 33 { // 31 alone, before 32, 30 of both gatherings, these, and pages of the snapshots
+		t.Errorf("%d packs go", rel.Packs)
+	}
+	a := &ages{bench: b}
+	a.carry(rel, 1)
+	r, x := b.stretches(32)
+	check(t, x.Complete())
+	if x.Len() != 2 {
+		t.Fatalf("%d stretches", x.Len())
+	}
+	for i := range 2 {
+		got, err := r.ReadStretch(t.Context(), x, i)
+		check(t, err)
+		if _, want := piece(32 + i); string(got) != string(want) {
+			t.Errorf("stretch %d differs", 32+i)
+		}
+	}
+	rep, err := archive.Verify(t.Context(), b.streamed(fastDir(t)), b.state.Agent, archive.VerifyOptions{Read: true, Key: b.state.Key}, nil)
+	if err != nil || rep.Lost != 0 || rep.Gone != 0 || len(rep.Faults) != 0 {
+		t.Errorf("verify: %v, %+v", err, rep)
+	}
+	if rep, err := archive.Repair(t.Context(), b.streamed(b.dir), b.state.Agent, nil); err != nil || rep.Repaired != 0 {
+		t.Errorf("repair brings back what goes: %v, %+v", err, rep)
+	}
+	if again := b.release(); again.Packs != 0 {
+		t.Errorf("%d more packs go", again.Packs)
+	}
+	f = b.flow() // the stream goes on
+	f.write(34, 36)
+	f.end()
+	_, x = b.stretches(32)
+	if check(t, x.Complete()); x.Len() != 5 {
+		t.Errorf("%d stretches", x.Len())
+	}
+}
+
+// Where a release took the small packs of what is gathered, the gathering alone holds it: its loss is one.
+func TestAGatheringThatStandsAloneIsMissed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 2, 3)
+	f := b.flow()
+	f.write(1, 10)
+	f.until(func() bool {
+		return !slices.ContainsFunc(b.state.Embassies, func(e *sim.Embassy) bool { return len(e.Objects()) < 10 })
+	})
+	var own [3][]shard.Name
+	for i, e := range b.state.Embassies {
+		own[i] = e.Objects()
+	}
+	check(t, f.Gather(t.Context()))
+	f.end()
+	var gathering [3]shard.Name
+	for i, e := range b.state.Embassies {
+		gathering[i] = difference(e.Objects(), own[i])[0]
+	}
+	b.base("1")
+	a := &ages{bench: b}
+	a.carry(b.release(), 1)
+	verify := func() (*archive.VerifyReport, error) {
+		return archive.Verify(t.Context(), b.streamed(fastDir(t)), b.state.Agent, archive.VerifyOptions{}, nil)
+	}
+	rep, err := verify()
+	check(t, err)
+	if rep.Leaving != 10 || rep.Gone != 0 {
+		t.Fatalf("%+v", rep)
+	}
+	for i := range 2 {
+		b.state.Embassies[i].Damage(gathering[i], nil)
+	}
+	if rep, err = verify(); !errors.Is(err, archive.ErrDamaged) || rep.Gone != 10 {
+		t.Fatal(err, rep)
+	}
+}
+
+// Lists that hold one object more, of a stretch or a gathering that a kept snapshot needs, are refused; so are the lists
+// of a release that lets more go than is said.
+func TestAReleaseThatBreaksTheStreamIsRefused(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 2, 3)
+	f := b.flow()
+	f.write(1, 10)
+	b.base("5")
+	check(t, f.Gather(t.Context()))
+	f.write(11, 12)
+	f.end()
+	b.base("12")
+	honest := b.release(1)
+	try := func(snapshots []uint64, lists []ledger.ObjectList) error {
+		return archive.CheckRelease(t.Context(), b.streamed(fastDir(t)), b.state.Agent, snapshots, lists)
+	}
+	check(t, try([]uint64{1}, lists(honest)))
+	if err := try(nil, lists(honest)); !errors.Is(err, archive.ErrBreaks) { // snapshot 1 stays, and needs the gathering
+		t.Errorf("the lists of a release of snapshot 1, while it stays: %v", err)
+	}
+	all := b.state.Embassies[0].Objects()
+	refused := 0
+	for _, name := range all {
+		if slices.Contains(honest.Lists[0].List, [32]byte(name)) {
+			continue
+		}
+		more := slices.Clone(lists(honest))
+		more[0] = append(slices.Clone(more[0]), [32]byte(name))
+		slices.SortFunc(more[0], func(a, b [32]byte) int { return slices.Compare(a[:], b[:]) })
+		if err := try([]uint64{1}, more); !errors.Is(err, archive.ErrBreaks) {
+			t.Errorf("with %s more: %v", name, err)
+		}
+		refused++
+	}
+	if refused < 3 {
+		t.Errorf("only %d objects stay", refused)
+	}
+}
+
+// A snapshot whose needs cannot be told keeps everything: no release is made.
+func TestANeedThatCannotBeToldStopsTheRelease(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 2, 3)
+	f := b.flow()
+	f.write(1, 3)
+	b.base("2")
+	b.base("nonsense")
+	f.end()
+	if _, err := archive.PlanRelease(t.Context(), b.streamed(b.dir), b.state.Agent, []uint64{1}); !errors.Is(err, archive.ErrReferences) {
+		t.Error(err)
+	}
+}

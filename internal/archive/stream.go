@@ -1,0 +1,478 @@
+package archive
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"chancery.dev/chancery/internal/chunk"
+	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/shard"
+	"chancery.dev/chancery/internal/snapshot"
+)
+
+var (
+	// ErrStretchSize means that a stretch or its position is empty or larger than one can be.
+	ErrStretchSize = errors.New("a stretch of impossible size")
+	// ErrClosed means that the stream was closed before the stretch was durable.
+	ErrClosed = errors.New("the stream was closed")
+)
+
+const (
+	// streamWindow is how many stretches are on their way at once; Append waits while there are so many.
+	streamWindow = 8
+	// streamMemory bounds the shares on their way, those to slow embassies included. One stretch may always be.
+	streamMemory = 64 << 20
+	// maxSpare is how many pieces of memory for shares of one class are kept for the next packs.
+	maxSpare = 2
+	// sessionPacks is how many packs share one session: a thief of the sender's memory opens no others.
+	sessionPacks = 256
+)
+
+// MaxStretchData is the most bytes of one stretch: what fits the largest pack however little it can be compressed.
+func MaxStretchData() int { return largest() - 64 }
+
+// Stream writes a register's stream to its embassies, stretch by stretch. It is safe for concurrent use, though whoever
+// appends from several sides does not know in which order.
+//
+//	Append ── compress, seal, split, mask ──> every embassy: its share        ┐ acknowledged by k, and so all before:
+//	       ── sign, write to disk at home ──> every embassy: the record after ┘ done(nil), and into the next gathering
+//
+// An embassy that fails is tried again, less and less often, with what is appended then; the records that it missed it
+// gets when it is back, the shares by Repair. While fewer than k answer, everything waits and nothing is lost.
+type Stream struct {
+	reg     *Register
+	agent   *Agent
+	dir     string
+	coder   *shard.Coder
+	unlock  func()
+	view    *streamView
+	doubt   error
+	ctx     context.Context // of everything on its way
+	stop    context.CancelCauseFunc
+	working sync.WaitGroup
+
+	sealing sync.Mutex // guards what follows
+	session *pack.Session
+	sealed  int // packs of the session
+	spare   map[pack.Class][][]byte
+
+	turn    sync.Mutex // one Append at a time; guards what follows
+	press   *pack.Compressor
+	hasher  *chunk.Hasher
+	stored  []byte
+	payload []byte
+	hash    [32]byte // of the newest record
+	replace uint64   // the next one says that it replaces from here on
+
+	disk  sync.Mutex // guards the log and the state
+	log   *streamLog
+	state *stateFile
+
+	mu        sync.Mutex // guards what follows
+	changed   *sync.Cond // of mu
+	lanes     []*lane
+	last      uint64 // the newest record
+	durable   uint64 // the newest stretch that is durable, with all before it
+	kept      uint64 // the newest of which this machine has noted so
+	position  []byte // of it
+	flights   []*flight
+	lingering []*flight // durable, and still on their way to slow embassies
+	memory    int       // of both
+	settled   []*flight // durable, and nobody was told yet
+	broken    error     // nothing can be appended any more
+	closed    bool
+
+	gather gatherer
+}
+
+// flight is a stretch on its way.
+type flight struct {
+	seq      uint64
+	hash     [32]byte
+	replaces uint64
+	position []byte
+	record   []byte
+	ref      snapshot.PackRef
+	parts    [][]byte
+	buf      []byte        // in which they are
+	size     int           // bytes of all shares
+	logged   chan struct{} // closed when the record is on disk at home, or never will be
+	lost     error         // why it never will; written before logged is closed
+	stored   []byte        // for the gathering; nil where it needs none
+	entry    pack.Entry
+	done     func(error)
+
+	ctx  context.Context
+	stop context.CancelFunc
+	over chan struct{} // closed when it is durable
+
+	// guarded by Stream.mu
+	begun   time.Time
+	acks    int
+	busy    int // embassies that it is still on its way to
+	durable bool
+}
+
+// Last returns the position and number of the newest stretch that k embassies hold, with all before it; number 0 where
+// there is none. Whoever opens a stream goes on behind it: what was appended later and did not become durable is
+// replaced by the next stretch.
+func (s *Stream) Last() (position []byte, sequence uint64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.position, s.kept, s.broken
+}
+
+// Doubt tells why there may be a later durable stretch than Last said when the stream was opened: an embassy that
+// could tell did not answer, and this machine does not remember. Nothing is wrong with going on behind Last, where the
+// source still has what comes after it. Nil when there is no doubt.
+func (s *Stream) Doubt() error { return s.doubt }
+
+// Append hands over the next stretch, 1 to MaxStretchData bytes, and its position, at most snapshot.MaxPosition bytes that
+// the archive does not understand. It returns when the stretch is on its way, and keeps neither slice. done is called
+// once, later, from one goroutine, in the order of Append: with nil when k embassies have acknowledged share and
+// record of this stretch and of all before, else with the reason why that will not happen any more. Append blocks while too much is
+// on its way. When it returns an error, the stretch was not taken and done is not called.
+func (s *Stream) Append(ctx context.Context, position, data []byte, done func(error)) error {
+	if len(data) == 0 || len(data) > MaxStretchData() || len(position) > snapshot.MaxPosition {
+		return fmt.Errorf("%w: %d bytes, %d of position", ErrStretchSize, len(data), len(position))
+	}
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	f, payload, err := s.lay(position, data, done)
+	if err != nil {
+		return err
+	}
+	if err := s.room(ctx, f.size); err != nil {
+		return err
+	}
+	if err := s.depart(f, payload); err != nil {
+		s.arrive(f)
+		return err
+	}
+	return nil
+}
+
+// lay compresses a stretch and lays it out as the payload of the smallest pack.
+func (s *Stream) lay(position, data []byte, done func(error)) (*flight, []byte, error) {
+	f := &flight{
+		position: append([]byte(nil), position...), done: done,
+		logged: make(chan struct{}), over: make(chan struct{}),
+	}
+	id := s.hasher.Sum(data)
+	stored, compressed := s.press.Compress(s.stored[:0], data)
+	s.stored = stored
+	class, ok := pack.Smallest(pack.NewBuilder(nil).Len()+len(stored)+packEntry, pack.Data)
+	if !ok {
+		return nil, nil, fmt.Errorf("%w: %d bytes", ErrStretchSize, len(data))
+	}
+	if room := pack.Payload(class, pack.Data); cap(s.payload) < room {
+		s.payload = make([]byte, 0, room)
+	}
+	b := pack.NewBuilder(s.payload[:0:pack.Payload(class, pack.Data)])
+	f.entry = b.Add(id, stored, len(data), compressed)
+	if class == 0 || 2*b.Len() < pack.Payload(class, pack.Data) { // a second place for what fills its own would double it
+		f.stored = append([]byte(nil), stored...)
+	}
+	f.ref = snapshot.PackRef{
+		Kind: pack.Data, Class: class, K: uint8(s.reg.K), N: uint8(len(s.reg.Members)), Epoch: s.reg.Epoch,
+	}
+	f.size = len(s.lanes) * shard.Size(class.Size(), s.reg.K)
+	return f, b.Finish(class), nil
+}
+
+// packEntry is what a chunk takes in a pack besides its bytes.
+const packEntry = 40
+
+// room waits until there is room for one more, and takes it. Where durable stretches that slow embassies lack take it,
+// these embassies go without.
+func (s *Stream) room(ctx context.Context, size int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.await(ctx, func() bool {
+		if s.broken != nil || s.closed || s.memory == 0 || len(s.flights) < streamWindow && s.memory+size <= streamMemory {
+			return true
+		}
+		if len(s.lingering) > 0 && s.memory+size > streamMemory {
+			s.lingering[0].stop()
+		}
+		return false
+	})
+	switch {
+	case s.broken != nil:
+		return s.broken
+	case s.closed:
+		return ErrClosed
+	case err == nil:
+		s.memory += size
+	}
+	return err
+}
+
+// depart seals a stretch, signs its record, and sends both off. The record goes to the local disk first, and the shares
+// meanwhile to the embassies: they tell nobody what they are of.
+func (s *Stream) depart(f *flight, payload []byte) error {
+	var err error
+	if f.parts, f.buf, err = s.seal(&f.ref, payload); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	f.seq = s.last + 1
+	kept := s.kept
+	s.mu.Unlock()
+	if err := s.sign(f, kept); err != nil {
+		return err
+	}
+	f.ctx, f.stop = context.WithCancel(s.ctx)
+	s.mu.Lock()
+	s.flights = append(s.flights, f)
+	f.busy, f.begun = len(s.lanes), time.Now()
+	for _, l := range s.lanes {
+		s.working.Go(func() { s.carry(f, l) })
+	}
+	s.mu.Unlock()
+	err = s.keepRecord(f)
+	f.lost = err
+	close(f.logged)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.breakOff(fmt.Errorf("local record of stretch %d: %w", f.seq, err))
+		return nil // done is told
+	}
+	s.last, s.hash, s.replace = f.seq, f.hash, 0
+	return nil
+}
+
+// keepRecord writes the record to the local log. A crash before its end leaves a record that nobody was sent; one after
+// it leaves a stretch that is completed or replaced by who opens the stream next.
+func (s *Stream) keepRecord(f *flight) error {
+	s.disk.Lock()
+	defer s.disk.Unlock()
+	if err := s.log.add(f.seq, f.record); err != nil {
+		return err
+	}
+	return s.log.sync()
+}
+
+// seal seals, splits and masks a pack of data, and completes its reference. The shares are in borrowed memory.
+func (s *Stream) seal(ref *snapshot.PackRef, payload []byte) (parts [][]byte, buf []byte, err error) {
+	session, err := s.nextSession()
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := rand.Read(ref.ID[:]); err != nil {
+		return nil, nil, err
+	}
+	buf = s.borrow(ref.Class)
+	sealed, err := session.Seal(buf, rand.Reader, s.reg.metaOf(ref), payload)
+	if err != nil {
+		return nil, nil, err
+	}
+	parts = [][]byte{sealed}
+	if len(s.lanes) > 1 {
+		if parts, err = s.coder.Split(sealed, sealed); err != nil {
+			return nil, nil, err
+		}
+	}
+	ref.Shares = make([]shard.Name, len(parts))
+	var all sync.WaitGroup
+	for i := range parts {
+		all.Go(func() { ref.Shares[i] = shard.MaskAndHash(s.lanes[i].mask, ref.ID, i, parts[i]) })
+	}
+	all.Wait()
+	return parts, buf, nil
+}
+
+// borrow returns memory for all shares of a pack.
+func (s *Stream) borrow(class pack.Class) []byte {
+	s.sealing.Lock()
+	defer s.sealing.Unlock()
+	if n := len(s.spare[class]); n > 0 {
+		buf := s.spare[class][n-1]
+		s.spare[class] = s.spare[class][:n-1]
+		return buf
+	}
+	return make([]byte, 0, len(s.lanes)*shard.Size(class.Size(), s.reg.K))
+}
+
+// giveBack takes memory that was borrowed and that nobody reads any more.
+func (s *Stream) giveBack(class pack.Class, buf []byte) {
+	s.sealing.Lock()
+	defer s.sealing.Unlock()
+	if len(s.spare[class]) < maxSpare {
+		s.spare[class] = append(s.spare[class], buf[:0])
+	}
+}
+
+func (s *Stream) nextSession() (*pack.Session, error) {
+	s.sealing.Lock()
+	defer s.sealing.Unlock()
+	if s.session == nil || s.sealed >= sessionPacks {
+		session, err := pack.NewSession(rand.Reader, s.reg.Public, s.reg.State, s.reg.ID, s.reg.Epoch)
+		if err != nil {
+			return nil, err
+		}
+		s.session, s.sealed = session, 0
+	}
+	s.sealed++
+	return s.session, nil
+}
+
+// sign makes the record of a stretch.
+func (s *Stream) sign(f *flight, kept uint64) error {
+	note, err := pack.SealNote(rand.Reader, &s.reg.IndexKey, noteMeta(pack.Stretch, f.seq, &f.ref, s.reg.State, s.reg.ID), f.position)
+	if err != nil {
+		return err
+	}
+	r := &snapshot.Stretch{
+		Version: snapshot.StretchVersion, State: s.reg.State, Register: s.reg.ID, Sequence: f.seq, Previous: s.hash,
+		Position: note, Pack: f.ref, Members: s.members(), K: f.ref.K, Replaces: s.replace, Kept: kept,
+		CharterVersion: s.agent.CharterNumber, CharterHash: s.agent.CharterHash, Time: time.Now().UnixNano(),
+	}
+	r.Sign(s.agent.Key)
+	f.replaces, f.record = s.replace, r.Bytes()
+	f.hash = sha256.Sum256(f.record)
+	return r.Check()
+}
+
+func (s *Stream) members() (ids [][16]byte) {
+	for _, m := range s.reg.Members {
+		ids = append(ids, m.ID)
+	}
+	return ids
+}
+
+func (s *Stream) slot(seq uint64) ledger.Slot {
+	return ledger.Slot{Kind: ledger.StretchRecord, Register: [16]byte(s.reg.ID), Sequence: seq}
+}
+
+// arrive gives back the room of a stretch. Its memory is nobody's any more.
+func (s *Stream) arrive(f *flight) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.memory -= f.size
+	s.changed.Broadcast()
+}
+
+// breakOff ends the stream for good: s.mu is held. What is on its way fails.
+func (s *Stream) breakOff(err error) {
+	if s.broken == nil {
+		s.broken = err
+		s.stop(err)
+	}
+	s.changed.Broadcast()
+}
+
+// slowTime is how long a stretch may be on its way before that is said.
+const slowTime = 10 * time.Second
+
+// Healthy returns nil while at least k embassies answer and stretches become durable in time. Otherwise it is ErrTooFew with
+// what each of the others said last, or what ended the stream for good. Whoever protects a register with the stream
+// raises an alarm when it is not nil for long.
+func (s *Stream) Healthy() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken != nil {
+		return s.broken
+	}
+	down := 0
+	err := error(nil)
+	for _, l := range s.lanes {
+		if l.why != nil {
+			down++
+			err = errors.Join(err, fmt.Errorf("%s: %w", l.Name, l.why))
+		}
+	}
+	if len(s.lanes)-down < s.reg.K {
+		return fmt.Errorf("%w: %d of %d answer, %d are needed: %w", ErrTooFew, len(s.lanes)-down, len(s.lanes), s.reg.K, err)
+	}
+	if len(s.flights) > 0 && time.Since(s.flights[0].begun) > slowTime {
+		return fmt.Errorf("%w: stretch %d is on its way for %s, and fewer than %d have acknowledged it", ErrTooFew,
+			s.flights[0].seq, time.Since(s.flights[0].begun).Round(time.Second), s.reg.K)
+	}
+	return nil
+}
+
+// Down returns the embassies that failed when they were last tried.
+func (s *Stream) Down() []Down {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []Down
+	for _, l := range s.lanes {
+		if l.why != nil {
+			out = append(out, Down{l.Name, l.why.Error()})
+		}
+	}
+	return out
+}
+
+// Faults returns what embassies gave wrong so far; a fork is among them.
+func (s *Stream) Faults() []Fault { return s.view.faults.all() }
+
+// await waits until ready says so; s.mu is held, also while ready is asked.
+func (s *Stream) await(ctx context.Context, ready func() bool) error {
+	wake := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.changed.Broadcast()
+	})
+	defer wake()
+	for !ready() {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		s.changed.Wait()
+	}
+	return nil
+}
+
+// Flush waits until everything that was appended is durable and told.
+func (s *Stream) Flush(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.await(ctx, func() bool { return s.broken != nil || len(s.flights)+len(s.settled) == 0 })
+	return cmp.Or(s.broken, err)
+}
+
+// closeTime is how long a stream that is closed waits for embassies that are slower than k others.
+const closeTime = 5 * time.Second
+
+// Close takes no more, waits until what was appended is durable or ctx ends, gathers what has come together where it
+// is worth it, signs for what embassies were given, and frees everything. Stretches that did not become durable are told.
+func (s *Stream) Close(ctx context.Context) error {
+	s.turn.Lock()
+	s.mu.Lock()
+	closed := s.closed
+	s.closed = true
+	s.changed.Broadcast()
+	s.mu.Unlock()
+	s.turn.Unlock()
+	if closed {
+		return nil
+	}
+	err := s.Flush(ctx)
+	if err == nil {
+		slow, stop := context.WithTimeout(ctx, closeTime)
+		s.mu.Lock()
+		_ = s.await(slow, func() bool { return s.broken != nil || len(s.lingering) == 0 }) // the rest is for Repair
+		s.mu.Unlock()
+		stop()
+		err = s.closing(ctx)
+	}
+	s.mu.Lock()
+	s.breakOff(ErrClosed)
+	s.mu.Unlock()
+	s.working.Wait()
+	s.disk.Lock()
+	defer s.disk.Unlock()
+	err = errors.Join(err, s.log.close(), s.state.f.Close())
+	s.unlock()
+	return err
+}

@@ -1,0 +1,423 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"chancery.dev/chancery/internal/durable"
+	"chancery.dev/chancery/internal/ledger"
+)
+
+const (
+	firstPause = 250 * time.Millisecond // after an embassy failed; it doubles
+	lastPause  = 5 * time.Second        // and ends here
+	tendPause  = time.Second            // between two looks for embassies that are back
+	// maxLingering is how many durable stretches may be on their way to slow embassies.
+	maxLingering = 64
+	// fillBatch is how many records that an embassy lacks are read from disk at once.
+	fillBatch = 64
+)
+
+// errSlow means that an embassy took so long that the others would have had to wait.
+var errSlow = errors.New("slower than the stream")
+
+// lane is an embassy as a stream sees it. Its fields are guarded by Stream.mu.
+type lane struct {
+	*site
+	why     error // of the last call, if it failed
+	pause   time.Duration
+	retry   time.Time // not before
+	has     uint64    // it has all records up to this one
+	beyond  map[uint64]bool
+	filling bool
+
+	delivered uint64 // deliveries say what it was given, up to this stretch
+}
+
+// carry brings a stretch to one embassy: until it has it, or k others do and it does not answer.
+func (s *Stream) carry(f *flight, l *lane) {
+	defer s.landed(f)
+	shared := false
+	for s.mayTry(f, l) {
+		err := s.offer(f, l, &shared)
+		if err == nil {
+			s.acknowledged(f, l)
+			return
+		}
+		if f.ctx.Err() != nil {
+			if s.ctx.Err() == nil {
+				s.fails(l, errSlow)
+			}
+			return
+		}
+		s.fails(l, err)
+	}
+}
+
+// mayTry waits until an embassy that failed may be asked again. It is false when nobody needs it any more.
+func (s *Stream) mayTry(f *flight, l *lane) bool {
+	s.mu.Lock()
+	wait := time.Duration(0)
+	if l.why != nil {
+		wait = time.Until(l.retry)
+	}
+	needed := !f.durable
+	s.mu.Unlock()
+	if wait <= 0 {
+		return f.ctx.Err() == nil
+	}
+	if !needed {
+		return false
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return f.ctx.Err() == nil
+	case <-f.over:
+		return false
+	case <-f.ctx.Done():
+		return false
+	}
+}
+
+// offer sends share and record at once: one way there and back. The record waits until it is on disk at home, and for
+// its turn.
+func (s *Stream) offer(f *flight, l *lane, shared *bool) error {
+	answer := make(chan error, 1)
+	go func() {
+		if *shared {
+			answer <- nil
+			return
+		}
+		answer <- l.Objects.Put(f.ctx, f.ref.Shares[l.share], f.parts[l.share])
+	}()
+	<-f.logged
+	err := f.lost
+	if err == nil {
+		err = s.awaitTurn(f, l)
+	}
+	if err == nil {
+		err = s.putRecord(f.ctx, l, s.slot(f.seq), f.record)
+	}
+	if err == nil {
+		s.mu.Lock()
+		l.took(f.seq)
+		s.changed.Broadcast()
+		s.mu.Unlock()
+	}
+	if perr := <-answer; perr != nil {
+		return fmt.Errorf("storing object %s: %w", f.ref.Shares[l.share], perr)
+	}
+	*shared = true
+	return err
+}
+
+// awaitTurn waits until the record before is at the same embassy, or with so many that it will be found. Otherwise the
+// loss of home could leave a record of which nobody has the one before: the chain could neither be read on nor gone on with.
+func (s *Stream) awaitTurn(f *flight, l *lane) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.await(f.ctx, func() bool {
+		before := f.seq - 1
+		if l.holds(before) || before <= s.durable {
+			return true
+		}
+		s.mayFill(l)
+		holders := 0
+		for _, other := range s.lanes {
+			if other.holds(before) {
+				holders++
+			}
+		}
+		return holders > len(s.lanes)-s.reg.K
+	})
+}
+
+func (l *lane) holds(seq uint64) bool { return seq <= l.has || l.beyond[seq] }
+
+// putRecord stores a record. Where its slot is taken by another that an agent signed, the register's stream has two
+// histories, and this one ends.
+func (s *Stream) putRecord(ctx context.Context, l *lane, slot ledger.Slot, b []byte) error {
+	err := l.Records.PutRecord(ctx, slot, b)
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("storing %s: %w", recordName(slot), err)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	other, gerr := l.Records.GetRecord(ctx, slot)
+	if gerr != nil {
+		return errors.Join(err, gerr)
+	}
+	if slot.Kind == ledger.GatheringRecord {
+		_, gerr = s.view.gathering(other, slot.Sequence)
+	} else {
+		_, gerr = s.view.stretch(other, slot.Sequence)
+	}
+	if gerr != nil {
+		s.view.blame(l.site, slot, gerr.Error())
+		return errors.Join(err, gerr)
+	}
+	err = s.view.dispute(slot, l.Name, other)
+	s.keepForks()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.breakOff(err)
+	return err
+}
+
+// keepForks writes the records of a fork beside the stream's own: together they convict whoever signed both.
+func (s *Stream) keepForks() {
+	s.view.mu.Lock()
+	defer s.view.mu.Unlock()
+	for name, b := range s.view.other {
+		if err := durable.WriteFile(filepath.Join(s.dir, "forked-"+name), b, 0o600); err != nil {
+			s.view.faults.add(Fault{"", name, "could not be kept: " + err.Error()})
+		}
+	}
+}
+
+// fails notes that a call failed: the embassy is left alone for a while.
+func (s *Stream) fails(l *lane, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return
+	}
+	if now := time.Now(); l.why == nil || now.After(l.retry) { // of several calls at once, one counts
+		l.pause = min(max(2*l.pause, firstPause), lastPause)
+		l.retry = now.Add(l.pause/2 + rand.N(l.pause))
+	}
+	l.why = err
+}
+
+func (l *lane) answers() { l.why, l.pause = nil, 0 }
+
+// took notes that an embassy has a record: s.mu is held.
+func (l *lane) took(seq uint64) {
+	if seq > l.has {
+		l.beyond[seq] = true
+	}
+	for l.beyond[l.has+1] {
+		delete(l.beyond, l.has+1)
+		l.has++
+	}
+}
+
+// acknowledged notes that an embassy has share and record of a stretch, and which stretches are durable by that.
+func (s *Stream) acknowledged(f *flight, l *lane) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.answers()
+	f.acks++
+	for len(s.flights) > 0 && s.flights[0].acks >= s.reg.K && s.broken == nil {
+		first := s.flights[0]
+		first.durable, s.durable = true, first.seq
+		close(first.over)
+		s.flights = s.flights[1:]
+		s.settled = append(s.settled, first)
+		if first.busy > 0 {
+			s.lingering = append(s.lingering, first)
+		}
+		if len(s.lingering) > maxLingering {
+			s.lingering[0].stop()
+		}
+		s.changed.Broadcast()
+	}
+	s.mayFill(l)
+}
+
+// landed is the end of a stretch's way to one embassy.
+func (s *Stream) landed(f *flight) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f.busy--
+	if f.busy > 0 {
+		return
+	}
+	f.stop()
+	s.giveBack(f.ref.Class, f.buf)
+	f.parts, f.buf = nil, nil
+	s.memory -= f.size
+	if i := slices.Index(s.lingering, f); i >= 0 {
+		s.lingering = slices.Delete(s.lingering, i, i+1)
+	}
+	s.changed.Broadcast()
+}
+
+// settle tells callers in order what became of their stretches, until the stream ends.
+func (s *Stream) settle() {
+	for {
+		done, err := s.nextSettled()
+		ended := err != nil
+		if !ended {
+			err = s.remember(done)
+		}
+		for _, f := range done {
+			if f.done != nil {
+				f.done(err)
+			}
+			if err == nil {
+				s.gather.add(s, f)
+			}
+		}
+		if ended {
+			return
+		}
+		s.mu.Lock()
+		s.settled = s.settled[len(done):]
+		s.changed.Broadcast()
+		s.mu.Unlock()
+	}
+}
+
+// nextSettled waits for durable stretches. When the stream ends it returns those that never became so, and why.
+func (s *Stream) nextSettled() ([]*flight, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if done := s.settled; len(done) > 0 {
+			return slices.Clone(done), nil
+		}
+		if s.broken != nil {
+			rest := s.flights
+			s.flights = nil
+			return rest, s.broken
+		}
+		s.changed.Wait()
+	}
+}
+
+// remember writes down that stretches are durable, before anybody is told. It is not fsynced: see streamState.
+func (s *Stream) remember(done []*flight) error {
+	newest := done[len(done)-1]
+	s.mu.Lock()
+	s.kept, s.position = newest.seq, newest.position
+	st, keep := s.toRemember()
+	s.mu.Unlock()
+	s.disk.Lock()
+	err := s.state.write(st)
+	if err == nil {
+		err = s.log.trim(keep)
+	}
+	s.disk.Unlock()
+	if err != nil {
+		err = fmt.Errorf("local state of the stream: %w", err)
+		s.mu.Lock()
+		s.breakOff(err)
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// toRemember is the state, and the number below which no record is needed at home: s.mu is held.
+func (s *Stream) toRemember() (*streamState, uint64) {
+	st := &streamState{kept: s.kept, sites: map[[16]byte]siteState{}}
+	keep := s.kept
+	for _, l := range s.lanes {
+		st.sites[l.ID] = siteState{l.has, l.delivered}
+		keep = min(keep, l.has, l.delivered)
+	}
+	return st, keep
+}
+
+// mayFill begins to give an embassy the records that it missed, if it lacks any that are not on their way: s.mu is held.
+func (s *Stream) mayFill(l *lane) {
+	if l.filling || s.broken != nil || l.has >= s.fillEnd() || l.why != nil && time.Now().Before(l.retry) {
+		return
+	}
+	l.filling = true
+	s.working.Go(func() { s.fill(l) })
+}
+
+// fillEnd is the newest record that is not on its way any more: s.mu is held.
+func (s *Stream) fillEnd() uint64 {
+	end := s.last
+	for _, f := range slices.Concat(s.flights, s.lingering) {
+		end = min(end, f.seq-1)
+	}
+	return end
+}
+
+// fill gives an embassy the records that it missed, in order.
+func (s *Stream) fill(l *lane) {
+	for {
+		s.mu.Lock()
+		from, end := l.has+1, s.fillEnd()
+		if from > end || s.broken != nil {
+			l.filling = false
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		if err := s.fillFrom(l, from, end); err != nil {
+			s.fails(l, err)
+			s.mu.Lock()
+			l.filling = false
+			s.mu.Unlock()
+			return
+		}
+	}
+}
+
+func (s *Stream) fillFrom(l *lane, from, end uint64) error {
+	var batch [][]byte
+	s.disk.Lock()
+	first := s.log.first()
+	err := s.log.each(from, func(seq uint64, b []byte) (bool, error) {
+		if seq > end || len(batch) == fillBatch || seq != from+uint64(len(batch)) {
+			return false, nil
+		}
+		batch = append(batch, b)
+		return true, nil
+	})
+	s.disk.Unlock()
+	if err != nil {
+		return err
+	}
+	if len(batch) == 0 { // not at home any more: Repair gives it from other embassies
+		s.mu.Lock()
+		l.has = max(l.has, from, max(first, 1)-1)
+		l.took(l.has)
+		s.mu.Unlock()
+		return nil
+	}
+	for i, b := range batch {
+		seq := from + uint64(i)
+		if err := s.putRecord(s.ctx, l, s.slot(seq), b); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		l.answers()
+		l.took(seq)
+		s.changed.Broadcast()
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+// tend looks after embassies that failed, also while nothing is appended.
+func (s *Stream) tend() {
+	t := time.NewTicker(tendPause)
+	defer t.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-t.C:
+		}
+		s.mu.Lock()
+		for _, l := range s.lanes {
+			s.mayFill(l)
+		}
+		s.mu.Unlock()
+	}
+}

@@ -1,0 +1,495 @@
+package archive
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/snapshot"
+)
+
+// streamView is a register's stream as its embassies show it together: no one of them need have every record, and
+// each may lie about what it has. A record counts because an agent signed it and because the next one names its hash.
+// Two records of one number are a fork.
+type streamView struct {
+	reg     *Register
+	trusted []ed25519.PublicKey
+	sites   []*site
+	faults  *faults
+
+	mu     sync.Mutex
+	liars  map[*site]bool    // showed a record that is none
+	prefix map[int]uint64    // share -> what this site shows without a gap, from where listing began
+	forked error             // who holds another
+	hole   error             // why the chain ends before what is shown
+	other  map[string][]byte // of a fork: the records, by what they are
+
+	lacks func(slot ledger.Slot, b []byte, sites []*site) // told of sites that do not show a record; nil: nobody asks
+}
+
+func newStreamView(reg *Register, trusted []ed25519.PublicKey, sites []*site, f *faults) *streamView {
+	return &streamView{
+		reg: reg, trusted: trusted, sites: sites, faults: f,
+		liars: map[*site]bool{}, prefix: map[int]uint64{}, other: map[string][]byte{},
+	}
+}
+
+// shown is the record of one number, in all the versions that sites list.
+type shown struct {
+	slot     ledger.Slot
+	versions []version
+}
+
+type version struct {
+	hash  [32]byte
+	sites []*site
+}
+
+func (x *shown) add(hash [32]byte, s *site) {
+	for i := range x.versions {
+		if x.versions[i].hash == hash {
+			x.versions[i].sites = append(x.versions[i].sites, s)
+			return
+		}
+	}
+	x.versions = append(x.versions, version{hash, []*site{s}})
+}
+
+func (v *streamView) slot(kind ledger.RecordKind, seq uint64) ledger.Slot {
+	return ledger.Slot{Kind: kind, Register: [16]byte(v.reg.ID), Sequence: seq}
+}
+
+// list returns what sites show of the numbers above after up to through, in order. A site that does not answer is
+// down.
+func (v *streamView) list(ctx context.Context, kind ledger.RecordKind, after, through uint64) ([]shown, error) {
+	lists := make([][]ledger.RecordInfo, len(v.sites))
+	var all sync.WaitGroup
+	for i, s := range v.sites {
+		if !s.up() {
+			continue
+		}
+		all.Go(func() {
+			list, err := v.listSite(ctx, s, kind, after, through)
+			if err != nil {
+				s.fail(fmt.Errorf("listing records of the stream: %w", err))
+			}
+			lists[i] = list
+		})
+	}
+	all.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	var out []shown
+	for i, list := range lists {
+		for _, r := range list {
+			n, found := slices.BinarySearchFunc(out, r.Slot.Sequence, func(x shown, seq uint64) int {
+				return int(int64(x.slot.Sequence) - int64(seq))
+			})
+			if !found {
+				out = slices.Insert(out, n, shown{slot: v.slot(kind, r.Slot.Sequence)})
+			}
+			out[n].add(r.Hash, v.sites[i])
+			if kind == ledger.StretchRecord && r.Slot.Sequence == v.prefix[i]+1 {
+				v.prefix[i]++
+			}
+		}
+	}
+	return out, nil
+}
+
+func (v *streamView) listSite(ctx context.Context, s *site, kind ledger.RecordKind, after, through uint64) ([]ledger.RecordInfo, error) {
+	var out []ledger.RecordInfo
+	for after < through {
+		page, err := s.Records.ListRecords(ctx, kind, [16]byte(v.reg.ID), after)
+		if err != nil {
+			return nil, err
+		}
+		if len(page) == 0 {
+			break
+		}
+		for _, r := range page {
+			if r.Slot.Sequence <= after {
+				return nil, errors.New("the list of records does not go forward")
+			}
+			if after = r.Slot.Sequence; after > through {
+				break
+			}
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+func (v *streamView) blame(s *site, slot ledger.Slot, what string) {
+	v.faults.add(Fault{s.Name, recordName(slot), what})
+}
+
+func recordName(slot ledger.Slot) string { return fmt.Sprintf("%s %d", slot.Kind, slot.Sequence) }
+
+// dispute notes a fork: somebody holds another record of a number, or one that does not follow, signed by an agent.
+func (v *streamView) dispute(slot ledger.Slot, holder string, other []byte) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	err := fmt.Errorf("%w: %s holds another %s of this register, signed by an agent", ErrForked, holder, recordName(slot))
+	v.faults.add(Fault{holder, recordName(slot), "another one, signed by an agent"})
+	hash := sha256.Sum256(other)
+	v.other[fmt.Sprintf("%s-%d-%x", slot.Kind, slot.Sequence, hash[:8])] = other
+	if v.forked == nil {
+		v.forked = err
+	}
+	return err
+}
+
+// fork is what two records of one number, or one that does not follow, mean for whoever asked.
+func (v *streamView) fork() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.forked
+}
+
+// read returns the bytes of a record that check accepts, from any site that shows it. A second version that check
+// accepts is a fork. Where known is given, it is the version that the caller holds. Errors: ErrForked, ErrTooFew.
+func (v *streamView) read(ctx context.Context, x *shown, known []byte, check func([]byte) error) ([]byte, error) {
+	got := known
+	for _, ver := range x.versions {
+		if got != nil && sha256.Sum256(got) == ver.hash {
+			continue
+		}
+		for _, s := range ver.sites {
+			b, err := v.readSite(ctx, s, x.slot, ver.hash, check)
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			if err != nil {
+				continue
+			}
+			if got != nil {
+				return nil, v.dispute(x.slot, s.Name, b)
+			}
+			got = b
+			break
+		}
+	}
+	if got == nil {
+		return nil, fmt.Errorf("%w: nobody gives %s", ErrTooFew, recordName(x.slot))
+	}
+	return got, nil
+}
+
+func (v *streamView) readSite(ctx context.Context, s *site, slot ledger.Slot, hash [32]byte, check func([]byte) error) ([]byte, error) {
+	b, err := s.Records.GetRecord(ctx, slot)
+	if err != nil {
+		if ctx.Err() == nil {
+			v.blame(s, slot, err.Error())
+			s.strike(fmt.Errorf("reading %s: %w", recordName(slot), err))
+		}
+		return nil, err
+	}
+	s.answered()
+	if sha256.Sum256(b) != hash {
+		err = errors.New("wrong bytes")
+	} else {
+		err = check(b)
+	}
+	if err != nil {
+		v.blame(s, slot, err.Error())
+		v.mu.Lock()
+		v.liars[s] = true
+		v.mu.Unlock()
+	}
+	return b, err
+}
+
+// recordReaders is how many records are fetched at once.
+const recordReaders = 8
+
+// readAll is read for many, in order; the first error ends the list. known are the first of them, as far as this machine
+// holds them.
+func (v *streamView) readAll(ctx context.Context, list []shown, known [][]byte, check func(seq uint64, b []byte) error) ([][]byte, error) {
+	out, errs := make([][]byte, len(list)), make([]error, len(list))
+	next := make(chan int)
+	var all sync.WaitGroup
+	for range min(recordReaders, len(list)) {
+		all.Go(func() {
+			for i := range next {
+				var have []byte
+				if i < len(known) {
+					have = known[i]
+				}
+				out[i], errs[i] = v.read(ctx, &list[i], have, func(b []byte) error { return check(list[i].slot.Sequence, b) })
+			}
+		})
+	}
+	for i := range list {
+		next <- i
+	}
+	close(next)
+	all.Wait()
+	for i, err := range errs {
+		if err != nil {
+			return out[:i], err
+		}
+	}
+	return out, nil
+}
+
+func (v *streamView) trusts(agent [32]byte, what string) error {
+	if !slices.ContainsFunc(v.trusted, func(k ed25519.PublicKey) bool { return [32]byte(k) == agent }) {
+		return fmt.Errorf("%s is signed by a key that the charter does not name", what)
+	}
+	return nil
+}
+
+// stretch reads the record of a stretch of this register, with this number.
+func (v *streamView) stretch(b []byte, seq uint64) (*snapshot.Stretch, error) {
+	s, err := snapshot.ParseStretch(b)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case s.State != v.reg.State || s.Register != [16]byte(v.reg.ID):
+		return nil, errors.New("stretch of another register")
+	case s.Sequence != seq:
+		return nil, fmt.Errorf("is stretch %d", s.Sequence)
+	}
+	if err := s.Verify(); err != nil {
+		return nil, err
+	}
+	return s, v.trusts(s.Agent, fmt.Sprintf("stretch %d", seq))
+}
+
+// gathering is stretch for gatherings.
+func (v *streamView) gathering(b []byte, seq uint64) (*snapshot.Gathering, error) {
+	g, err := snapshot.ParseGathering(b)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case g.State != v.reg.State || g.Register != [16]byte(v.reg.ID):
+		return nil, errors.New("gathering of another register")
+	case g.Sequence != seq:
+		return nil, fmt.Errorf("is gathering %d", g.Sequence)
+	}
+	if err := g.Verify(); err != nil {
+		return nil, err
+	}
+	return g, v.trusts(g.Agent, fmt.Sprintf("gathering %d", seq))
+}
+
+// walkBlock is how many stretches walk holds at once.
+const walkBlock = 1024
+
+// walk calls each for the stretches behind number after, whose hash is prev where that is known, up to through or as
+// far as anybody shows. What does not follow is a fork; a number that nobody gives ends the walk with a hole noted,
+// unless nothing is shown behind it either. local, if not nil, returns the records that this machine holds behind a
+// number, up to another.
+func (v *streamView) walk(ctx context.Context, after, through uint64, prev *[32]byte, local func(after, through uint64) ([][]byte, error),
+	each func(*snapshot.Stretch, []byte) error,
+) (last uint64, hash *[32]byte, err error) {
+	for after < through && v.hole == nil {
+		list, known, err := v.block(ctx, after, min(through, after+min(walkBlock, through-after)), local)
+		if err != nil {
+			return after, prev, err
+		}
+		if n := contiguous(list, after); n < len(list) || n == 0 && v.shownBehind(ctx, after, through) {
+			v.hole = fmt.Errorf("%w: stretch %d is shown by nobody, and later ones are", v.unseen(), after+uint64(n)+1)
+			list = list[:n]
+		}
+		if len(list) == 0 {
+			return after, prev, nil
+		}
+		raw, rerr := v.readAll(ctx, list, known, func(seq uint64, b []byte) error {
+			_, err := v.stretch(b, seq)
+			return err
+		})
+		for i, b := range raw {
+			s, err := v.stretch(b, list[i].slot.Sequence)
+			if err != nil {
+				return after, prev, err
+			}
+			if prev != nil && s.Previous != *prev {
+				return after, prev, v.dispute(list[i].slot, list[i].holder(), b)
+			}
+			if err := each(s, b); err != nil {
+				return after, prev, err
+			}
+			v.tellLacking(&list[i], b)
+			sum := sha256.Sum256(b)
+			after, prev = s.Sequence, &sum
+		}
+		if errors.Is(rerr, ErrTooFew) && ctx.Err() == nil {
+			v.hole, rerr = rerr, nil
+		}
+		if rerr != nil {
+			return after, prev, rerr
+		}
+	}
+	return after, prev, nil
+}
+
+// unseen is what it means that nobody shows a record: that it is lost, or, while some are silent, that it cannot be told.
+func (v *streamView) unseen() error {
+	if len(up(v.sites)) < len(v.sites) {
+		return ErrTooFew
+	}
+	return ErrDamaged
+}
+
+func (v *streamView) tellLacking(x *shown, b []byte) {
+	if v.lacks == nil {
+		return
+	}
+	hash := sha256.Sum256(b)
+	var lacking []*site
+	for _, s := range v.sites {
+		has := slices.ContainsFunc(x.versions, func(ver version) bool { return ver.hash == hash && slices.Contains(ver.sites, s) })
+		if s.up() && !has {
+			lacking = append(lacking, s)
+		}
+	}
+	if len(lacking) > 0 {
+		v.lacks(x.slot, b, lacking)
+	}
+}
+
+// block is what is shown and known of the stretches behind after.
+func (v *streamView) block(ctx context.Context, after, through uint64, local func(after, through uint64) ([][]byte, error)) (list []shown, known [][]byte, err error) {
+	if list, err = v.list(ctx, ledger.StretchRecord, after, through); err != nil || local == nil {
+		return list, nil, err
+	}
+	if known, err = local(after, through); err != nil {
+		return nil, nil, err
+	}
+	for i := range known {
+		if seq := after + uint64(i) + 1; i == len(list) || list[i].slot.Sequence != seq {
+			list = slices.Insert(list, i, shown{slot: v.slot(ledger.StretchRecord, seq)})
+		}
+	}
+	return list, known, nil
+}
+
+// holder is a site that shows the record; none where only this machine has it.
+func (x *shown) holder() string {
+	for _, ver := range x.versions {
+		for _, s := range ver.sites {
+			return s.Name
+		}
+	}
+	return "this machine"
+}
+
+// contiguous returns how many of a list follow after without a gap.
+func contiguous(list []shown, after uint64) int {
+	for i := range list {
+		if list[i].slot.Sequence != after+uint64(i)+1 {
+			return i
+		}
+	}
+	return len(list)
+}
+
+// shownBehind tells whether some site shows a stretch behind an empty block.
+func (v *streamView) shownBehind(ctx context.Context, after, through uint64) bool {
+	for _, s := range v.sites {
+		if !s.up() {
+			continue
+		}
+		page, err := s.Records.ListRecords(ctx, ledger.StretchRecord, [16]byte(v.reg.ID), after)
+		if err == nil && len(page) > 0 && page[0].Slot.Sequence <= through {
+			return true
+		}
+	}
+	return false
+}
+
+// one returns the record of one stretch.
+func (v *streamView) one(ctx context.Context, seq uint64) ([]byte, error) {
+	list, err := v.list(ctx, ledger.StretchRecord, seq-1, seq)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%w: stretch %d is shown by nobody", ErrTooFew, seq)
+	}
+	return v.read(ctx, &list[0], nil, func(b []byte) error {
+		_, err := v.stretch(b, seq)
+		return err
+	})
+}
+
+// gatherings returns, oldest first, those that reach from or beyond, newest ones first read. They are a shorter way
+// only: one that cannot be read is passed over.
+func (v *streamView) gatherings(ctx context.Context, from uint64) ([]*snapshot.Gathering, error) {
+	list, err := v.list(ctx, ledger.GatheringRecord, 0, ^uint64(0))
+	if err != nil {
+		return nil, err
+	}
+	var out []*snapshot.Gathering
+	var next *snapshot.Gathering
+	for i := len(list) - 1; i >= 0; i-- {
+		seq := list[i].slot.Sequence
+		b, err := v.read(ctx, &list[i], nil, func(b []byte) error {
+			_, err := v.gathering(b, seq)
+			return err
+		})
+		if errors.Is(err, ErrTooFew) {
+			next = nil
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		g, err := v.gathering(b, seq)
+		if err != nil {
+			return nil, err
+		}
+		if next != nil && next.Sequence == g.Sequence+1 && snapshot.CheckGatheringChain(g, next) != nil {
+			return nil, v.dispute(list[i].slot, list[i].holder(), b)
+		}
+		if len(out) > 0 && g.Through < from {
+			break
+		}
+		out, next = append(out, g), g
+		if g.First <= from {
+			break
+		}
+	}
+	slices.Reverse(out)
+	return out, nil
+}
+
+// noteMeta is the meaning of what a record of the stream says under the index key.
+func noteMeta(kind pack.Kind, seq uint64, ref *snapshot.PackRef, state, register [16]byte) pack.Meta {
+	m := pack.Meta{State: state, Register: register, Epoch: ref.Epoch, Kind: kind, K: ref.K, N: ref.N}
+	binary.BigEndian.PutUint64(m.ID[8:], seq)
+	return m
+}
+
+// position opens the position of a stretch.
+func (r *Register) position(s *snapshot.Stretch) ([]byte, error) {
+	p, err := pack.OpenNote(&r.IndexKey, noteMeta(pack.Stretch, s.Sequence, &s.Pack, s.State, s.Register), s.Position)
+	if err == nil && len(p) > snapshot.MaxPosition {
+		err = errors.New("too long")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stretch %d: position: %w: %w", s.Sequence, ErrDamaged, err)
+	}
+	return p, nil
+}
+
+// table opens what a gathering says of its stretches.
+func (r *Register) table(g *snapshot.Gathering) ([]snapshot.Gathered, error) {
+	body, err := pack.OpenNote(&r.IndexKey, noteMeta(pack.Gathering, g.Sequence, &g.Pack, g.State, g.Register), g.Table)
+	if err != nil {
+		return nil, fmt.Errorf("gathering %d: %w: %w", g.Sequence, ErrDamaged, err)
+	}
+	return snapshot.ParseGathered(body, g)
+}

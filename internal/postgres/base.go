@@ -1,0 +1,196 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+	"time"
+
+	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/cluster"
+	"chancery.dev/chancery/internal/wal"
+)
+
+// Where the parts of a cluster stand in its snapshot. Specification: docs/spec/positions.md.
+const (
+	dataFolder    = "data"        // the data directory, with the server's own backup_manifest
+	spacesFolder  = "tablespaces" // a folder for each, named by its number
+	configFolder  = "config"      // configuration that lies outside of the data directory, by its whole path
+	historyFolder = "history"     // the history of the timeline that the backup is of
+	factsFile     = "cluster.json"
+	manifestFile  = "backup_manifest"
+)
+
+// BaseOptions say how a base backup is taken.
+type BaseOptions struct {
+	Conninfo string // as libpq reads it
+	Tags     []string
+	Fast     bool // ask for a checkpoint at once
+	// Stretch is the number of the newest stretch before the backup begins, 0 where there is none. Recovery will look
+	// for the log from there.
+	Stretch uint64
+	// Covered returns when the log of a timeline is kept abroad up to a position, with the server's clock there. The
+	// backup is of no use before, and there is no snapshot until then.
+	Covered func(context.Context, wal.Timeline, wal.LSN) (time.Time, error)
+	// Log is told what a person who waits wants to know; may be nil.
+	Log func(format string, args ...any)
+}
+
+// BaseReport is what a base backup did.
+type BaseReport struct {
+	*archive.BackupReport
+	Base       Base
+	Facts      *cluster.Facts
+	Checksums  bool     // whether the cluster's pages bear them: without, damage at home goes into the backup unseen
+	Tablespace []string // where tablespaces lie
+	Warnings   []string // the server's own
+}
+
+// ErrUncovered means that a base backup is whole and the log that it needs is not kept abroad.
+var ErrUncovered = errors.New("the log that the backup needs is not at the embassies")
+
+// Backup takes a base backup of a running cluster as a snapshot of its register. Nothing is written at home but what the
+// archive keeps. A page with a wrong checksum fails it (cluster.ErrChecksum), as do full_page_writes that are off.
+func Backup(ctx context.Context, reg *archive.Register, agent *archive.Agent, o BaseOptions, progress *archive.Progress) (*BaseReport, error) {
+	b := &baseBackup{opts: o, rep: &BaseReport{}}
+	rep, err := archive.BackupFeed(ctx, reg, agent, archive.Feed{Path: o.Conninfo, Tags: o.Tags, Read: b.read}, progress)
+	if err != nil {
+		return nil, err
+	}
+	b.rep.BackupReport = rep
+	return b.rep, nil
+}
+
+// baseBackup hands what a server sends to a feeder.
+type baseBackup struct {
+	opts BaseOptions
+	rep  *BaseReport
+	feed *archive.Feeder
+}
+
+func (b *baseBackup) read(ctx context.Context, f *archive.Feeder) ([]byte, error) {
+	b.feed = f
+	conn, err := cluster.Open(ctx, b.opts.Conninfo)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	id, err := conn.Identify(ctx)
+	if err != nil {
+		return nil, err
+	}
+	facts, err := cluster.Inspect(ctx, b.opts.Conninfo)
+	if err != nil {
+		return nil, err
+	}
+	b.rep.Facts, b.rep.Checksums = &facts, id.DataChecksums
+	res, err := conn.BaseBackup(ctx, cluster.BackupOptions{Label: "chancery", Fast: b.opts.Fast}, b)
+	if err != nil {
+		return nil, err
+	}
+	b.rep.Warnings = res.Warnings
+	after, err := conn.Identify(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if after.Timeline != res.Timeline {
+		return nil, fmt.Errorf("%w: it was %d and is %d", cluster.ErrTimelineSwitched, res.Timeline, after.Timeline)
+	}
+	if res.Timeline > 1 { // its beginning may lie before the log that recovery looks at
+		name, text, err := conn.TimelineHistory(ctx, res.Timeline)
+		if err == nil {
+			err = b.put(historyFolder+"/"+name, text)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := b.facts(); err != nil {
+		return nil, err
+	}
+	clock, err := b.opts.Covered(ctx, res.Timeline, res.End)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUncovered, err)
+	}
+	b.rep.Base = Base{
+		System: id.System, Version: id.Version, Timeline: res.Timeline, Segment: id.SegmentSize,
+		Start: res.Start, End: res.End, Clock: clock.UnixNano(), Stretch: max(1, b.opts.Stretch),
+	}
+	return b.rep.Base.Bytes()
+}
+
+// Begin is cluster.Receiver.
+func (b *baseBackup) Begin(s cluster.BackupStart) error {
+	for _, x := range s.Tablespaces {
+		if x.OID != 0 {
+			b.rep.Tablespace = append(b.rep.Tablespace, x.Location)
+		}
+	}
+	if b.opts.Log != nil {
+		b.opts.Log("the server's backup begins at %s of timeline %d", s.LSN, s.Timeline)
+	}
+	return nil
+}
+
+// Entry is cluster.Receiver.
+func (b *baseBackup) Entry(s cluster.Space, e cluster.Entry, r io.Reader) error {
+	in := dataFolder
+	if s.OID != 0 {
+		in = fmt.Sprintf("%s/%d", spacesFolder, s.OID)
+	}
+	name := path.Join(in, e.Name)
+	a := archive.Attributes{Mode: uint32(e.Mode.Perm()), UID: uint32(e.UID), GID: uint32(e.GID), Modified: e.ModTime}
+	switch e.Mode.Type() {
+	case fs.ModeDir:
+		return b.feed.Folder(name, a)
+	case fs.ModeSymlink:
+		return b.feed.Link(name, e.Link, a)
+	}
+	return b.feed.File(name, a, e.Size, r)
+}
+
+// maxManifest caps the server's manifest: about 200 bytes a file, of ten million files.
+const maxManifest = 2 << 30
+
+// Manifest is cluster.Receiver. The server does not say how long it is, so it is gathered first.
+func (b *baseBackup) Manifest(r io.Reader) error {
+	var text bytes.Buffer
+	if _, err := io.Copy(&text, io.LimitReader(r, maxManifest)); err != nil {
+		return err
+	}
+	return b.put(dataFolder+"/"+manifestFile, text.Bytes())
+}
+
+// put gives a file that the backup itself makes.
+func (b *baseBackup) put(name string, data []byte) error {
+	return b.feed.File(name, archive.Attributes{Mode: 0o600, Modified: time.Now()}, int64(len(data)), bytes.NewReader(data))
+}
+
+// facts gives what is known of the cluster beyond its files, and the configuration that lies elsewhere.
+func (b *baseBackup) facts() error {
+	facts := *b.rep.Facts
+	facts.ConfigFiles = nil
+	seen := map[string]bool{}
+	for _, c := range b.rep.Facts.ConfigFiles {
+		name := strings.TrimPrefix(path.Clean("/"+c.Path), "/")
+		if c.Unread == "" && name != "" && !seen[name] {
+			seen[name] = true
+			if err := b.put(configFolder+"/"+name, c.Content); err != nil {
+				return err
+			}
+			c.Content = nil
+		}
+		facts.ConfigFiles = append(facts.ConfigFiles, c)
+	}
+	text, err := json.MarshalIndent(facts, "", "  ")
+	if err != nil {
+		return err
+	}
+	return b.put(factsFile, append(text, '\n'))
+}

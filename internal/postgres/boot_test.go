@@ -1,0 +1,193 @@
+package postgres_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"chancery.dev/chancery/internal/pgtest"
+	"chancery.dev/chancery/internal/postgres"
+	"chancery.dev/chancery/internal/snapshot"
+	"chancery.dev/chancery/internal/wal"
+)
+
+// boot tries to bring the newest snapshot back; at is called with each thing that is being done, and the scratch folder.
+func (w *world) boot(at func(doing, scratch string)) (*postgres.Booted, error) {
+	w.Helper()
+	r := w.reader()
+	head, err := r.Find("latest")
+	check(w, err)
+	self, err := program()
+	check(w, err)
+	o := postgres.BootOptions{
+		Scratch: pgtest.Folder(w), Owner: owner(w), Program: self, Began: time.Now(), Programs: pgtest.Bin(w, w.server.Major),
+	}
+	o.Assertions = []postgres.BootAssertion{{Name: "rows", Database: "postgres", SQL: "SELECT count(*) > 0 FROM numbered"}}
+	o.Tell = func(format string, args ...any) {
+		if at != nil {
+			at(fmt.Sprintf(format, args...), o.Scratch)
+		}
+	}
+	b, err := postgres.Boot(w.Context(), r, head, o, nil)
+	if w.Failed() || err != nil {
+		log, _ := os.ReadFile(filepath.Join(o.Scratch, postgres.ServerLog))
+		w.Logf("%v\n%+v\n%s", err, b.Checks, log)
+	}
+	return b, err
+}
+
+// failed are the names of the checks that failed.
+func failed(b *postgres.Booted) (names []string) {
+	for _, c := range b.Checks {
+		if c.Outcome == snapshot.CheckFailed {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// flipAt changes one byte of a file.
+func flipAt(t testing.TB, path string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	check(t, err)
+	defer f.Close()
+	one := make([]byte, 1)
+	_, err = f.ReadAt(one, at)
+	check(t, err)
+	one[0] ^= 0x55
+	_, err = f.WriteAt(one, at)
+	check(t, err)
+}
+
+// kept writes rows, has them at the embassies with a base backup, and ends the stream.
+func (w *world) kept(rows int) {
+	w.Helper()
+	s := w.stream()
+	w.server.Exec(fmt.Sprintf("INSERT INTO numbered SELECT g, repeat('x', 100) FROM generate_series(1, %d) g", rows))
+	w.server.Exec("CHECKPOINT")
+	w.backup()
+	s.until(w.written())
+	s.end()
+}
+
+// TestEveryVersionComesBackAndIsLookedAt: an index that lacks a row is found in each, also where there is no pg_amcheck.
+func TestEveryVersionComesBackAndIsLookedAt(t *testing.T) {
+	t.Parallel()
+	for _, major := range pgtest.Majors {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			w := newWorld(t, major, settings())
+			w.server.Exec("CREATE DATABASE \"other's one\"")
+			w.server.Exec("CREATE SCHEMA \"a b\"; CREATE EXTENSION amcheck SCHEMA \"a b\"")
+			w.kept(100)
+			if b, err := w.boot(nil); err != nil || len(b.Position) == 0 || b.Version == "" {
+				t.Fatal(err, b)
+			}
+			ready := func(is bool) {
+				w.server.Exec(fmt.Sprintf("UPDATE pg_index SET indisready = %t WHERE indexrelid = 'numbered_pkey'::regclass", is))
+			}
+			ready(false)
+			w.server.Exec("INSERT INTO numbered VALUES (101, 'in no index')")
+			ready(true)
+			s := w.stream()
+			s.until(w.written())
+			s.end()
+			b, err := w.boot(nil)
+			if !errors.Is(err, postgres.ErrNotProven) || !slices.Equal(failed(b), []string{"amcheck"}) || !strings.Contains(err.Error(), "lacks matching index tuple") {
+				t.Errorf("%v, %v", failed(b), err)
+			}
+		})
+	}
+}
+
+// TestAClusterWithTablespacesComesBack: each goes into the scratch folder, and none to where the original's is.
+func TestAClusterWithTablespacesComesBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 15, settings())
+	space := pgtest.Folder(t)
+	w.server.Exec("CREATE TABLESPACE apart LOCATION '" + space + "'")
+	w.server.Exec("CREATE TABLE far (n int PRIMARY KEY) TABLESPACE apart")
+	w.server.Exec("INSERT INTO far SELECT generate_series(1, 1000)")
+	w.kept(10)
+	before, err := os.ReadDir(space)
+	check(t, err)
+	in := ""
+	b, err := w.boot(func(doing, scratch string) {
+		if strings.HasPrefix(doing, "stopping") {
+			all, _ := filepath.Glob(filepath.Join(scratch, "space-*", "PG_15_*"))
+			in = strings.Join(all, " ")
+		}
+	})
+	if err != nil || in == "" || len(b.Position) == 0 || b.Took <= 0 {
+		t.Error(err, in, b)
+	}
+	if after, err := os.ReadDir(space); err != nil || len(after) != len(before) {
+		t.Error("the original's tablespace was touched", after, err)
+	}
+}
+
+// TestAChangedFileIsFoundBeforeAndAfter: by the server's manifest before it starts, by checksums after it has stopped.
+func TestAChangedFileIsFoundBeforeAndAfter(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 15, settings())
+	w.kept(1000)
+	file := w.server.Exec("SELECT pg_relation_filepath('numbered')")
+	for stage, check := range map[string]string{"holding the files": "files", "looking at the checksums": "checksums"} {
+		b, err := w.boot(func(doing, scratch string) {
+			if strings.HasPrefix(doing, stage) {
+				flipAt(t, filepath.Join(scratch, "data", file), 8000)
+			}
+		})
+		if !errors.Is(err, postgres.ErrNotProven) || !slices.Contains(failed(b), check) {
+			t.Errorf("%s: %v, %v", stage, failed(b), err)
+		}
+	}
+}
+
+// TestAPageThatWasDamagedAtHomeIsFound: without checksums the base backup takes it as it is.
+func TestAPageThatWasDamagedAtHomeIsFound(t *testing.T) {
+	t.Parallel()
+	for _, major := range []int{15, 17} { // by pg_amcheck, and without
+		o := settings()
+		o.Checksums = true // left out
+		w := newWorld(t, major, o)
+		w.server.Exec("INSERT INTO numbered SELECT g, 'x' FROM generate_series(1, 1000) g")
+		w.server.Exec("CHECKPOINT")
+		flipAt(t, filepath.Join(w.server.Data, w.server.Exec("SELECT pg_relation_filepath('numbered')")), 24+1) // its first line pointer
+		s := w.stream()
+		w.backup()
+		s.until(w.written())
+		s.end()
+		b, err := w.boot(nil)
+		if !errors.Is(err, postgres.ErrNotProven) || !slices.Equal(failed(b), []string{"amcheck"}) || !strings.Contains(err.Error(), "line pointer") {
+			t.Errorf("%d: %v, %v", major, failed(b), err)
+		}
+	}
+}
+
+// TestADamagedRecordIsNotTheEnd: a server that meets one in its log takes it for the end and opens without what follows.
+func TestADamagedRecordIsNotTheEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 15, settings())
+	w.kept(10)
+	at, err := wal.ParseLSN(w.server.Exec("SELECT pg_current_wal_insert_lsn()"))
+	check(t, err)
+	w.server.Exec("INSERT INTO numbered SELECT g, repeat('y', 200) FROM generate_series(11, 30) g")
+	w.server.Exec("CHECKPOINT")
+	size := wal.SegmentSize(1 << 20)
+	name := wal.Segment{Timeline: 1, Number: size.Number(at)}.Name(size)
+	flipAt(t, filepath.Join(w.server.Data, "pg_wal", name), int64(size.Offset(at))+60)
+	w.server.Exec("INSERT INTO numbered VALUES (31, 'behind')")
+	s := w.stream()
+	s.until(w.written())
+	s.end()
+	b, err := w.boot(nil)
+	if !errors.Is(err, postgres.ErrNotProven) || !slices.Contains(failed(b), "replay") || len(b.Position) > 0 {
+		t.Errorf("%v, %v", failed(b), err)
+	}
+}

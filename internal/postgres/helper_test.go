@@ -1,0 +1,466 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/filetree"
+	"chancery.dev/chancery/internal/pgtest"
+	"chancery.dev/chancery/internal/postgres"
+	"chancery.dev/chancery/internal/sim"
+	"chancery.dev/chancery/internal/snapshot"
+	"chancery.dev/chancery/internal/wal"
+)
+
+// TestMain lets the test's own program be the restore_command of a server, as chancery is.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 4 && os.Args[1] == "pg" && os.Args[2] == "wal-fetch" {
+		os.Exit(fetch(os.Args[3:]))
+	}
+	flag.Parse()
+	_ = flag.Set("test.parallel", "4") // tests wait for their servers more than they work
+	os.Exit(m.Run())
+}
+
+// fetch is what cmd/chancery does with --from FOLDER and --end, or FILE PATH.
+func fetch(args []string) int {
+	if args[2] == "--end" {
+		if postgres.End(args[1]) != nil {
+			return postgres.FetchUnserved
+		}
+		return postgres.FetchDone
+	}
+	code, err := postgres.Fetch(args[1], args[2], args[3])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, args[2], err)
+	}
+	return code
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// patience is how long a test waits for what must come.
+const patience = 60 * time.Second
+
+// await waits until a condition holds.
+func await(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %s: %s", patience, what)
+		}
+	}
+}
+
+// fastDir is a folder of the test where an fsync costs nothing, if there is one.
+func fastDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "chancery-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// program is the test's own program where the servers' user can run it.
+var program = sync.OnceValues(func() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	in, err := os.Open(self)
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	path := filepath.Join(os.TempDir(), fmt.Sprintf("chancery-fetch-%d", os.Getpid()))
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(out, in)
+	return path, errors.Join(err, out.Close())
+})
+
+// world is a state, a register that is a cluster, and what runs on it.
+type world struct {
+	testing.TB
+	state  *sim.State
+	dir    string // of the agent
+	server *pgtest.Server
+}
+
+// small segments, so that many come; and log that is made fast.
+func settings(more ...string) pgtest.Options {
+	o := pgtest.Options{SegmentSize: 1, Settings: map[string]string{"wal_keep_size": "0", "autovacuum": "off"}}
+	for i := 0; i < len(more); i += 2 {
+		o.Settings[more[i]] = more[i+1]
+	}
+	return o
+}
+
+func newWorld(t testing.TB, major int, o pgtest.Options) *world {
+	t.Helper()
+	return newWorldOf(t, 2, major, o)
+}
+
+// newWorldOf is a world of three embassies, of which so many are needed.
+func newWorldOf(t testing.TB, k, major int, o pgtest.Options) *world {
+	t.Helper()
+	s, err := sim.NewState(1, k, 3)
+	check(t, err)
+	w := &world{TB: t, state: s, dir: fastDir(t), server: pgtest.Start(t, major, o)}
+	w.server.Exec("CREATE TABLE numbered (n int PRIMARY KEY, filler text)")
+	return w
+}
+
+func (w *world) register() *archive.Register { return w.state.Register(w.dir) }
+
+// streaming is a stream that runs.
+type streaming struct {
+	w    *world
+	to   *archive.Stream
+	stop context.CancelFunc
+	over chan struct{}
+	err  error // once over is closed
+
+	mu     sync.Mutex
+	events []postgres.Event
+}
+
+func (w *world) stream(change ...func(*postgres.StreamOptions)) *streaming {
+	w.Helper()
+	to, err := archive.OpenStream(w.Context(), w.register(), w.state.Agent)
+	check(w, err)
+	s := &streaming{w: w, to: to, over: make(chan struct{})}
+	o := postgres.StreamOptions{
+		Conninfo: w.server.Conninfo(), Slot: "chancery_land", Interval: 20 * time.Millisecond, Tell: s.tell,
+	}
+	for _, c := range change {
+		c(&o)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	go func() {
+		defer close(s.over)
+		s.err = postgres.Stream(ctx, to, o)
+		ctx, stop := context.WithTimeout(context.Background(), 2*time.Second)
+		defer stop()
+		_ = to.Close(ctx)
+	}()
+	w.Cleanup(func() {
+		s.end()
+		if w.Failed() {
+			for _, e := range s.all() {
+				if e.What != postgres.Durable {
+					w.Logf("%s %s: %s (%d, %s)", e.Time.Format("05.000"), e.What, e.Text, e.Line, e.LSN)
+				}
+			}
+		}
+	})
+	return s
+}
+
+func (s *streaming) tell(e postgres.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = append(s.events, e)
+}
+
+func (s *streaming) all() []postgres.Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]postgres.Event(nil), s.events...)
+}
+
+// end stops the stream and waits for it.
+func (s *streaming) end() {
+	s.stop()
+	<-s.over
+}
+
+// ends waits for a stream that is to end by itself, and returns why.
+func (s *streaming) ends() error {
+	s.w.Helper()
+	select {
+	case <-s.over:
+	case <-time.After(patience):
+		s.w.Fatal("the stream does not end")
+	}
+	return s.err
+}
+
+// durable is how far the embassies hold the newest timeline, as the stream told.
+func (s *streaming) durable() (tl wal.Timeline, at wal.LSN) {
+	for _, e := range s.all() {
+		if e.What == postgres.Durable {
+			tl, at = e.Line, e.LSN
+		}
+	}
+	return tl, at
+}
+
+// told waits for an event of a kind.
+func (s *streaming) told(kind postgres.EventKind) postgres.Event {
+	s.w.Helper()
+	var found postgres.Event
+	await(s.w, "the event "+string(kind), func() bool {
+		for _, e := range s.all() {
+			if e.What == kind {
+				found = e
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+func (s *streaming) count(kind postgres.EventKind) (n int) {
+	for _, e := range s.all() {
+		if e.What == kind {
+			n++
+		}
+	}
+	return n
+}
+
+// until waits until the embassies hold the log up to a position.
+func (s *streaming) until(at wal.LSN) {
+	s.w.Helper()
+	await(s.w, fmt.Sprintf("the log at the embassies up to %s", at), func() bool {
+		_, end := s.durable()
+		return end >= at
+	})
+}
+
+// written is how far the server's log is flushed now; what was committed before lies below.
+func (w *world) written() wal.LSN {
+	w.Helper()
+	at, err := wal.ParseLSN(w.server.Exec("SELECT pg_current_wal_flush_lsn()"))
+	check(w, err)
+	return at
+}
+
+// tryBackup takes a base backup beside a stream that runs.
+func (w *world) tryBackup() (*postgres.BaseReport, error) {
+	newest, err := archive.NewestStretch(w.Context(), w.register(), w.state.Agent)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithTimeout(w.Context(), patience)
+	defer stop()
+	return postgres.Backup(ctx, w.register(), w.state.Agent, postgres.BaseOptions{
+		Conninfo: w.server.Conninfo(), Fast: true, Stretch: newest.Sequence, Covered: w.covered,
+	}, nil)
+}
+
+func (w *world) backup() *postgres.BaseReport {
+	w.Helper()
+	rep, err := w.tryBackup()
+	check(w, err)
+	return rep
+}
+
+func (w *world) covered(ctx context.Context, tl wal.Timeline, to wal.LSN) (time.Time, error) {
+	for {
+		newest, err := archive.NewestStretch(ctx, w.register(), w.state.Agent)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if newest.Sequence > 0 {
+			p, err := postgres.ParsePosition(newest.Position)
+			if err != nil {
+				return time.Time{}, err
+			}
+			if p.Kind == postgres.KindLog && p.Timeline == tl && p.End >= to {
+				return time.Unix(0, p.Clock), nil
+			}
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return time.Time{}, context.Cause(ctx)
+		}
+	}
+}
+
+// recovery is a cluster that was restored on a machine that has nothing, and what hands out its log.
+type recovery struct {
+	*pgtest.Server
+	log    *postgres.Log
+	reach  *postgres.Reach
+	report *postgres.RestoreReport
+	supply *postgres.Supply
+	view   func(postgres.View) postgres.View // what is handed out of what there is; nil changes nothing
+	stop   context.CancelFunc
+	over   chan error // what Serve returned
+
+	mu   sync.Mutex
+	said []string
+}
+
+// reader opens the register on a machine that has nothing.
+func (w *world) reader() *archive.Reader {
+	w.Helper()
+	r, err := archive.OpenReader(w.Context(), w.state.Register(fastDir(w)), w.state.Agent, w.state.Key)
+	check(w, err)
+	w.Cleanup(r.Close)
+	return r
+}
+
+// plan finds how far a snapshot reaches.
+func (w *world) plan(snap string, target *postgres.Target) (*archive.Reader, *snapshot.Head, *postgres.Log, *postgres.Reach, error) {
+	w.Helper()
+	r := w.reader()
+	head, err := r.Find(snap)
+	check(w, err)
+	l, err := postgres.OpenLog(w.Context(), r, head)
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	reach, err := l.Trail.Reach(&l.Base, target.Timeline)
+	if err == nil {
+		err = reach.Check(&l.Base, target)
+	}
+	return r, head, l, reach, err
+}
+
+// restore writes a cluster and hands out its log; the server is not started.
+func (w *world) restore(target postgres.Target, change ...func(*postgres.RestoreOptions)) *recovery {
+	w.Helper()
+	return w.restoreOf("latest", target, change...)
+}
+
+func (w *world) restoreOf(snap string, target postgres.Target, change ...func(*postgres.RestoreOptions)) *recovery {
+	w.Helper()
+	r, head, l, reach, err := w.plan(snap, &target)
+	check(w, err)
+	self, err := program()
+	check(w, err)
+	dir := pgtest.Folder(w)
+	aim, err := l.Aim(w.Context(), reach, &target)
+	check(w, err)
+	o := postgres.RestoreOptions{
+		To: filepath.Join(dir, "data"), Target: target, Aim: aim, Program: self, Owner: owner(w),
+		Files: filetree.TargetOptions{Owners: true},
+	}
+	for _, c := range change {
+		c(&o)
+	}
+	rep, err := postgres.Restore(w.Context(), r, head, reach, &l.Base, o, nil)
+	check(w, err)
+	c := &recovery{Server: pgtest.On(w, w.server.Major, o.To), log: l, reach: reach, report: rep}
+	w.Cleanup(func() {
+		c.unserve()
+		c.Kill()
+		if w.Failed() {
+			w.Logf("handed out: %q", c.said)
+		}
+	})
+	c.serve(w.Context())
+	return c
+}
+
+// serve hands out the log from now on.
+func (c *recovery) serve(ctx context.Context) {
+	c.supply = &postgres.Supply{
+		View: c.log.View(),
+		Renew: func(ctx context.Context) (postgres.View, error) {
+			next, err := c.log.Renew(ctx)
+			if err != nil {
+				return postgres.View{}, err
+			}
+			c.log = next
+			return next.View(), nil
+		},
+		Log: func(format string, args ...any) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.said = append(c.said, fmt.Sprintf(format, args...))
+		},
+	}
+	if c.view != nil {
+		c.supply.View, c.supply.Renew = c.view(c.supply.View), nil
+	}
+	ctx, c.stop = context.WithCancel(ctx)
+	c.over = make(chan error, 1)
+	go func(s *postgres.Supply, over chan error) { over <- s.Serve(ctx, c.Data) }(c.supply, c.over)
+	socket := filepath.Join(c.Data, postgres.RecoveryFolder, "socket")
+	for range 500 {
+		if _, err := os.Stat(socket); err == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func (c *recovery) unserve() {
+	if c.stop != nil {
+		c.stop()
+		<-c.over
+		c.stop = nil
+	}
+}
+
+// recovers starts the server and waits until it is a primary.
+func (c *recovery) recovers() *recovery {
+	c.StartAgain()
+	c.Await("SELECT pg_is_in_recovery()", "f")
+	return c
+}
+
+// holds wants the rows 1 to n and no others, n between the two.
+func (c *recovery) holds(t testing.TB, least, most int) int {
+	t.Helper()
+	n, err := strconv.Atoi(c.Exec("SELECT count(*) FROM numbered"))
+	check(t, err)
+	if bad := c.Exec("SELECT count(*) FROM (SELECT n, row_number() OVER (ORDER BY n) AS i FROM numbered) x WHERE n <> i"); bad != "0" {
+		t.Errorf("%d rows with %s out of their row: a hole, or a row twice", n, bad)
+	}
+	if n < least || n > most {
+		t.Errorf("%d rows; want %d to %d", n, least, most)
+	}
+	return n
+}
+
+// owner is the user whom servers run as.
+func owner(t testing.TB) *postgres.Owner {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	o, err := ownerNamed("postgres")
+	check(t, err)
+	return o
+}
+
+func ownerNamed(name string) (*postgres.Owner, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	uid, err := strconv.Atoi(u.Uid)
+	if err != nil {
+		return nil, err
+	}
+	gid, err := strconv.Atoi(u.Gid)
+	return &postgres.Owner{UID: uid, GID: gid}, err
+}

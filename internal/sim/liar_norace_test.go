@@ -1,0 +1,6 @@
+//go:build !race
+
+package sim
+
+// liarSeeds is how many seeds TestLiar plays.
+const liarSeeds = 3000
