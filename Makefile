@@ -40,6 +40,22 @@ lint:
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 
+# Of each test that failed, the last it said: what a test says ends with what it missed.
+define WHAT_FAILED
+/^=== / { name = $$3; next }
+/^ *--- / { name = $$3; if ($$2 == "FAIL:") failed[name] }
+{ said[name, count[name]++] = $$0 }
+END {
+  for (name in failed) if (count[name]) {
+    printf "--- what %s said at last, out of %d lines:\n", name, count[name]
+    first = count[name] > 80 ? count[name] - 80 : 0
+    for (i = 0; i < first; i++) if (said[name, i] ~ /FAIL: |_test\.go:[0-9]+: /) print said[name, i]
+    for (i = first; i < count[name]; i++) print said[name, i]
+  }
+}
+endef
+export WHAT_FAILED
+
 # $(call run,LOG,GO TEST ARGUMENTS): prints the line of each package, what failed with its output, and the counts.
 # A skipped test fails the run: it would be missing without being missed. So does a run without a test.
 define run
@@ -47,9 +63,8 @@ mkdir -p $(LOGS)
 failed=0
 $(GO) test -v -timeout $(TIMEOUT) $(2) 2>&1 | tee $(LOGS)/$(1).log | grep --line-buffered -E '^(ok|FAIL|panic:)[[:space:]]' || failed=1
 if [ $$failed = 1 ]; then
-  echo "--- what failed, out of $(LOGS)/$(1).log:"
-  grep -E -- '--- FAIL: ' $(LOGS)/$(1).log || true
-  grep -vE '^=== (RUN|PAUSE|CONT|NAME)|^ *--- PASS|^PASS$$|^ok[[:space:]]|no test files' $(LOGS)/$(1).log | tail -n 1000 || true
+  grep -E '^(FAIL|panic:|WARNING: DATA RACE)' $(LOGS)/$(1).log || tail -n 100 $(LOGS)/$(1).log
+  awk "$$WHAT_FAILED" $(LOGS)/$(1).log
 fi
 awk '/--- PASS: / { p++ } /--- FAIL: / { f++ } /--- SKIP: / { s++; print "skipped:", $$0 }
   END { printf "$(1): %d passed, %d failed, %d skipped\n", p, f, s; exit f + s > 0 || p == 0 }' $(LOGS)/$(1).log
