@@ -196,7 +196,7 @@ func (c *Client) do(ctx context.Context, r *call) error {
 		select {
 		case <-ctx.Done():
 			t.Stop()
-			return c.fail(r.op, kind, errors.Join(ctx.Err(), err))
+			return c.fail(r.op, kind, fmt.Errorf("%w: %w", ctx.Err(), err))
 		case <-t.C:
 		}
 		pause *= 4
