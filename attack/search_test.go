@@ -46,6 +46,15 @@ func (c canaries) detector() *detector {
 	return d
 }
 
+// only finds these canaries alone, and sooner.
+func (d *detector) only(what ...string) *detector {
+	o := &detector{forms: map[string][][]byte{}, longest: d.longest}
+	for _, w := range what {
+		o.forms[w] = d.forms[w]
+	}
+	return o
+}
+
 // sightings are the canaries seen somewhere, and where first.
 type sightings map[string]string
 

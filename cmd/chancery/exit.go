@@ -55,6 +55,7 @@ var exitTable = []struct {
 	{errInterrupted, exitInterrupted, ""},
 	{errPartial, exitPartial, ""},
 	{errUsage, exitUsage, ""},
+	{postgres.ErrTablespace, exitUsage, "say where it goes: --tablespace WHERE-IT-WAS=FOLDER"}, // also where that is not empty
 	{filetree.ErrNotEmpty, exitUsage, "name a folder that does not exist yet: --to NEW-FOLDER"},
 	{filetree.ErrNotDir, exitUsage, "name a folder"},
 	{errStale, exitForked, "ask the embassies' people and the witnesses'; to take it all the same: --accept-stale"},
@@ -105,7 +106,6 @@ var exitTable = []struct {
 	{postgres.ErrHole, exitDamaged, "chancery pg show REGISTER --home HOME --identity READER.key; then a new base backup: chancery backup REGISTER"},
 	{postgres.ErrUnproven, exitTooFew, "chancery status --home HOME"},
 	{postgres.ErrBeyond, exitNotFound, "chancery pg show REGISTER --home HOME --identity READER.key"},
-	{postgres.ErrTablespace, exitUsage, "say where it goes: --tablespace WHERE-IT-WAS=FOLDER"},
 	{postgres.ErrNotCluster, exitUsage, "name a register that is a cluster: chancery register list --home HOME"},
 	{postgres.ErrPrograms, exitFailed, "install the server of that version, or name the folder of its programs: --bin DIR"},
 	{postgres.ErrSandbox, exitFailed, "run it as root, or allow users namespaces of their own (user_namespaces(7))"},
