@@ -5,14 +5,12 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/durable"
@@ -73,7 +71,7 @@ func makeWitnessSeed(dir string) (*[32]byte, error) {
 	if _, err := rand.Read(seed[:]); err != nil {
 		return nil, err
 	}
-	return seed, durable.WriteFile(path, []byte(hex.EncodeToString(seed[:])+"\n"), peer.KeyPerm)
+	return seed, durable.WriteFile(path, peer.EncodeSeed(seed), peer.KeyPerm)
 }
 
 func readSeed(path string) (*[32]byte, error) {
@@ -84,11 +82,11 @@ func readSeed(path string) (*[32]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	seed, err := hex.DecodeString(strings.TrimSuffix(string(text), "\n"))
-	if err != nil || len(seed) != 32 || hex.EncodeToString(seed)+"\n" != string(text) {
-		return nil, fmt.Errorf("%s: not a seed of 32 bytes in hex", path)
+	seed, err := peer.ParseSeed(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return (*[32]byte)(seed), nil
+	return seed, nil
 }
 
 // Cosigners are home's as a witness: Ed25519, and ML-DSA-44 beside it where the charter in force names that key too.

@@ -7,11 +7,13 @@ package peer
 import (
 	"crypto/ed25519"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 )
 
 // KeyPerm is the mode of a key's file.
@@ -53,6 +55,19 @@ func ParseOnlyKey(text []byte) (ed25519.PrivateKey, error) {
 		return nil, errors.New("more than one PEM private key")
 	}
 	return key, err
+}
+
+// EncodeSeed returns the seed of an ML-DSA-44 key as its file holds it: 64 hex digits and a newline. The caller writes it,
+// with [KeyPerm].
+func EncodeSeed(seed *[32]byte) []byte { return []byte(hex.EncodeToString(seed[:]) + "\n") }
+
+// ParseSeed reads what EncodeSeed returns and nothing else.
+func ParseSeed(text []byte) (*[32]byte, error) {
+	seed, err := hex.DecodeString(strings.TrimSuffix(string(text), "\n"))
+	if err != nil || len(seed) != 32 || hex.EncodeToString(seed)+"\n" != string(text) {
+		return nil, errors.New("not a seed of 32 bytes in hex")
+	}
+	return (*[32]byte)(seed), nil
 }
 
 // CheckSecret fails when others than its owner may do anything with the file at path, or with the error of stat(2).

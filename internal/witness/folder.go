@@ -3,7 +3,6 @@ package witness
 import (
 	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -96,7 +95,7 @@ func initSeed(path string, wanted bool) error {
 	if _, err := rand.Read(seed[:]); err != nil {
 		return err
 	}
-	return durable.WriteFile(path, []byte(hex.EncodeToString(seed[:])+"\n"), filePerm)
+	return durable.WriteFile(path, peer.EncodeSeed(&seed), peer.KeyPerm)
 }
 
 // Load reads a witness's folder: its keys, and nothing that it saw.
@@ -167,11 +166,11 @@ func loadSeed(path string) (*[32]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	seed, err := hex.DecodeString(strings.TrimSuffix(string(text), "\n"))
-	if err != nil || len(seed) != 32 || hex.EncodeToString(seed)+"\n" != string(text) {
-		return nil, fmt.Errorf("witness: %s is not a seed of 32 bytes in hex", path)
+	seed, err := peer.ParseSeed(text)
+	if err != nil {
+		return nil, fmt.Errorf("witness: %s: %w", path, err)
 	}
-	return (*[32]byte)(seed), nil
+	return seed, nil
 }
 
 // Keys are the public keys, Ed25519 first.

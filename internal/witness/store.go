@@ -58,18 +58,19 @@ func (w *Witness) load(l *log) error {
 	if err != nil {
 		return fmt.Errorf("witness: %s: %w: %w", l.origin, ErrDamaged, err)
 	}
-	lines, at, err := w.own(cp, raw)
+	by := w.pens.Load()
+	lines, at, err := by.own(cp, raw)
 	if err != nil {
 		return fmt.Errorf("witness: %s: %w: %w", l.origin, ErrDamaged, err)
 	}
-	l.held, l.lines, l.at = cp, lines, at
+	l.held, l.lines, l.by, l.at = cp, lines, by, at
 	return nil
 }
 
 // own finds the witness's cosignatures in a note of its folder, and when it made them.
-func (w *Witness) own(cp ledger.Checkpoint, raw []byte) (lines []byte, at time.Time, err error) {
+func (p *pens) own(cp ledger.Checkpoint, raw []byte) (lines []byte, at time.Time, err error) {
 	cp.Raw = raw
-	found, err := ledger.Cosignatures(cp, w.keys)
+	found, err := ledger.Cosignatures(cp, p.keys)
 	if err != nil {
 		return nil, at, err
 	}
@@ -78,7 +79,7 @@ func (w *Witness) own(cp ledger.Checkpoint, raw []byte) (lines []byte, at time.T
 			at = c.Time
 		}
 	}
-	if len(found) < len(w.keys) {
+	if len(found) < len(p.keys) {
 		return nil, at, nil // learned, or from before the witness had its second key
 	}
 	_, all, err := ledger.SplitSignatures(raw)
@@ -174,7 +175,8 @@ type Tree struct {
 // Saw lists what the witness with this folder and these keys saw of each log, by origin. It may be asked while the
 // witness runs. A file that is no checkpoint is ErrDamaged, with the others listed all the same.
 func Saw(dir string, keys []ledger.WitnessKey) ([]Tree, error) {
-	w := &Witness{dir: dir, keys: keys}
+	w := &Witness{dir: dir}
+	w.pens.Store(&pens{keys: keys})
 	entries, err := os.ReadDir(w.logFolder())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("witness: %w", err)
@@ -208,7 +210,7 @@ func (w *Witness) saw(id string) (Tree, error) {
 	if ID(cp.Origin) != id {
 		return Tree{}, errors.New("a checkpoint of another log")
 	}
-	_, at, err := w.own(cp, raw)
+	_, at, err := w.pens.Load().own(cp, raw)
 	if err != nil {
 		return Tree{}, err
 	}

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -48,10 +49,9 @@ const again = 10 * time.Second
 
 // Witness cosigns for one set of logs. All methods may be called by several goroutines.
 type Witness struct {
-	dir       string
-	cosigners []*ledger.Cosigner
-	keys      []ledger.WitnessKey
-	now       func() time.Time
+	dir  string
+	pens atomic.Pointer[pens]
+	now  func() time.Time
 
 	// Replaced by tests alone.
 	write    func(path string, data []byte) error
@@ -61,6 +61,12 @@ type Witness struct {
 
 	mu   sync.Mutex
 	logs map[string]*log // by hex SHA-256 of the origin
+}
+
+// pens are what the witness cosigns with. They never change; SetCosigners puts others in their place.
+type pens struct {
+	cosigners []*ledger.Cosigner
+	keys      []ledger.WitnessKey
 }
 
 // log is what the witness knows of one log.
@@ -75,6 +81,7 @@ type log struct {
 	damaged error     // what its file is unreadable for
 	held    ledger.Checkpoint
 	lines   []byte    // own cosignatures of held; nil when it was learned and not cosigned
+	by      *pens     // that made lines
 	at      time.Time // the latest time that the witness put its name to for this log
 	owed    []byte    // only with late
 }
@@ -97,12 +104,10 @@ func Open(dir string, cosigners []*ledger.Cosigner, now func() time.Time) (*Witn
 		return nil, errors.New("witness: open: no key to cosign with")
 	}
 	w := &Witness{
-		dir: dir, cosigners: slices.Clone(cosigners), now: now, logs: map[string]*log{}, patience: bodyTime,
+		dir: dir, now: now, logs: map[string]*log{}, patience: bodyTime,
 		write: func(path string, data []byte) error { return durable.WriteFile(path, data, filePerm) },
 	}
-	for _, c := range cosigners {
-		w.keys = append(w.keys, c.Key())
-	}
+	w.SetCosigners(cosigners)
 	for _, folder := range []string{w.logFolder(), w.conflictFolder()} {
 		if err := durable.MkdirAll(folder, folderPerm); err != nil {
 			return nil, fmt.Errorf("witness: open: %w", err)
@@ -115,8 +120,20 @@ func Open(dir string, cosigners []*ledger.Cosigner, now func() time.Time) (*Witn
 	return w, nil
 }
 
+// SetCosigners says what the witness cosigns with from now on: at least one key, all of the one name that it was opened
+// with. What it cosigned before stays; of the same tree it is asked for again, the new keys' cosignatures are the answer.
+func (w *Witness) SetCosigners(cosigners []*ledger.Cosigner) {
+	p := &pens{cosigners: slices.Clone(cosigners)}
+	for _, c := range cosigners {
+		p.keys = append(p.keys, c.Key())
+	}
+	if old := w.pens.Load(); old == nil || !slices.Equal(old.keys, p.keys) {
+		w.pens.Store(p)
+	}
+}
+
 // Keys are the public keys of the witness's cosigners.
-func (w *Witness) Keys() []ledger.WitnessKey { return slices.Clone(w.keys) }
+func (w *Witness) Keys() []ledger.WitnessKey { return slices.Clone(w.pens.Load().keys) }
 
 // SetLogs says which logs the witness cosigns from now on. One that is new begins frozen; one that was there with the
 // same key stays as it is. It fails with ErrDamaged when the file of some log cannot be read: nothing of that log is
@@ -187,7 +204,7 @@ func (w *Witness) Add(req *ledger.AddCheckpoint) (lines []byte, err error) {
 	if err := ledger.VerifyConsistency(l.base(), cp, req.Proof); err != nil {
 		return nil, fmt.Errorf("witness: %s: %w: %w", l.origin, ErrProof, err)
 	}
-	if cp.Size == l.held.Size && l.lines != nil {
+	if cp.Size == l.held.Size && l.lines != nil && l.by == w.pens.Load() {
 		if age := w.now().Sub(l.at); age >= 0 && age < again {
 			return bytes.Clone(l.lines), nil
 		}
@@ -251,7 +268,8 @@ func (w *Witness) cosign(l *log, cp ledger.Checkpoint) error {
 		at = l.at
 	}
 	var lines []byte
-	for _, c := range w.cosigners {
+	by := w.pens.Load()
+	for _, c := range by.cosigners {
 		line, err := c.Cosign(cp, at)
 		if err != nil {
 			return fmt.Errorf("witness: %s: %w", l.origin, err)
@@ -261,7 +279,7 @@ func (w *Witness) cosign(l *log, cp ledger.Checkpoint) error {
 	if err := w.store(l, append(bytes.Clone(cp.Raw), lines...)); err != nil {
 		return err
 	}
-	l.held, l.lines, l.at = cp, lines, at
+	l.held, l.lines, l.by, l.at = cp, lines, by, at
 	return nil
 }
 
