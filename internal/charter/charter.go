@@ -10,9 +10,12 @@ import (
 )
 
 const (
-	// Version is the version of the charter's layout that this program writes.
-	// It reads versions 1 and 2 too.
+	// Version is the version of the charter's layout that this program writes
+	// where no embassy has an ML-DSA-44 key. It reads versions 1 and 2 too.
 	Version = 3
+	// VersionMLDSA is the version in which embassies may have ML-DSA-44 keys; it
+	// is written where one has, so that programs which know less lose nothing else.
+	VersionMLDSA = 4
 	// Suite is the one suite of algorithms that this program knows.
 	Suite = "chancery-1"
 	// MaxSize is the most bytes a charter may have.
@@ -121,8 +124,11 @@ type Embassy struct {
 	Country string    `yaml:"country"` // two uppercase letters
 	ID      EmbassyID `yaml:"id"`      // always EmbassyIDOf(Key)
 	Key     string    `yaml:"key"`     // Ed25519 public key in base64; see [ParseKey]
-	URLs    []string  `yaml:"urls"`    // https addresses without a trailing slash, best first
-	Origin  string    `yaml:"origin"`  // origin line of the state's ledger there
+	// MLDSAKey is as of a [Witness]: the key by which the embassy cosigns beside
+	// Key, or empty. From version 4 on.
+	MLDSAKey string   `yaml:"mldsa_key"`
+	URLs     []string `yaml:"urls"`   // https addresses without a trailing slash, best first
+	Origin   string   `yaml:"origin"` // origin line of the state's ledger there
 }
 
 // PublicKey returns the agent's key, or nil where Key is not one.
@@ -140,7 +146,8 @@ func (e Embassy) PublicKey() ed25519.PublicKey {
 // New writes the document of c and parses it again, so that what it returns is
 // exactly what others will read. c itself is not kept. Where c does not say how
 // fresh a checkpoint must be, it is [DefaultFreshness]; where it has no
-// witnessing at all, that is [Charter.DefaultWitnessing].
+// witnessing at all, that is [Charter.DefaultWitnessing]. A version 3 in which an
+// embassy has an ML-DSA-44 key becomes [VersionMLDSA].
 func New(c Charter) (*Charter, error) {
 	if c.Version >= 2 {
 		if c.Freshness == 0 {
@@ -152,6 +159,9 @@ func New(c Charter) (*Charter, error) {
 	}
 	if c.Version >= 3 {
 		c.fillRules()
+	}
+	if c.Version == Version && slices.ContainsFunc(c.Embassies, func(e Embassy) bool { return e.MLDSAKey != "" }) {
+		c.Version = VersionMLDSA
 	}
 	doc, err := c.Marshal()
 	if err != nil {

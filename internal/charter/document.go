@@ -116,7 +116,11 @@ func (w *writer) body(c *Charter) {
 	w.Comment("The embassies, each under another state's roof.")
 	w.List("embassies", len(c.Embassies))
 	for _, e := range c.Embassies {
-		fmt.Fprintf(w, "  - name: \"%s\"\n    country: \"%s\"\n    id: \"%s\"\n    key: \"%s\"\n    urls:\n", e.Name, e.Country, e.ID, e.Key)
+		fmt.Fprintf(w, "  - name: \"%s\"\n    country: \"%s\"\n    id: \"%s\"\n    key: \"%s\"\n", e.Name, e.Country, e.ID, e.Key)
+		if c.Version >= VersionMLDSA {
+			fmt.Fprintf(w, "    mldsa_key: \"%s\"\n", e.MLDSAKey)
+		}
+		fmt.Fprintf(w, "    urls:\n")
 		for _, u := range e.URLs {
 			fmt.Fprintf(w, "      - \"%s\"\n", u)
 		}

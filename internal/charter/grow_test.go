@@ -18,15 +18,19 @@ type grower struct {
 
 var grownCountries = []string{"AA", "BB", "CC", "DD", "EE", "FF", "GG", "HH"}
 
-// join adds an embassy or a witness in one of the first n countries, or a
-// witness with an ML-DSA key.
+// join adds an embassy or a witness in one of the first n countries, or either
+// with an ML-DSA key; an embassy with one only where the charter's version knows it.
 func (g *grower) join(c *Charter, n int) {
 	g.made++
 	name, country := fmt.Sprintf("m-%d", g.made), grownCountries[g.IntN(n)]
 	w := witnessOf(name, country, 1000+g.made)
 	switch kind := g.IntN(5); {
 	case kind < 2:
-		c.Embassies = append(c.Embassies, embassyOf(name, country, 1000+g.made))
+		e := embassyOf(name, country, 1000+g.made)
+		if c.Version >= 3 && kind == 0 && g.made < 12 {
+			e.MLDSAKey = EncodeKey(take(1000+g.made, MLDSAKeySize))
+		}
+		c.Embassies = append(c.Embassies, e)
 	case kind == 2 && g.made < 12: // more would not fit a note
 		w.MLDSAKey = EncodeKey(take(1000+g.made, MLDSAKeySize))
 		fallthrough
@@ -47,6 +51,9 @@ func (g *grower) charter() Charter {
 	if regroup(&c); g.IntN(4) == 0 {
 		versionOne(&c)
 		return c
+	}
+	if g.IntN(2) == 0 {
+		c = (&c).Upgraded() // to version 3, and 4 where an embassy with an ML-DSA key joins
 	}
 	for i := range c.Witnessing.Groups {
 		least := &c.Witnessing.Groups[i].Need

@@ -188,7 +188,7 @@ func (r *rules) role(name string) Role {
 	return Role{}
 }
 
-// Upgraded returns a copy of c in the newest version, without a document: its
+// Upgraded returns a copy of c in version 3 at least, without a document: its
 // signers as people of one role, who may do what they could.
 func (c *Charter) Upgraded() Charter {
 	n := *c
@@ -196,7 +196,7 @@ func (c *Charter) Upgraded() Charter {
 		n.Freshness, n.Witnessing = DefaultFreshness, c.DefaultWitnessing()
 	}
 	r := c.rules()
-	n.Version, n.Threshold, n.Signers, n.doc = Version, 0, nil, nil
+	n.Version, n.Threshold, n.Signers, n.doc = max(c.Version, Version), 0, nil, nil
 	n.People, n.Roles, n.Acts = slices.Clone(r.people), slices.Clone(r.roles), slices.Clone(r.acts)
 	if c.Version < 3 {
 		n.Succession = Succession{After: "0"}

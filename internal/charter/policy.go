@@ -1,6 +1,7 @@
 package charter
 
 import (
+	"crypto/ed25519"
 	"fmt"
 
 	"chancery.dev/chancery/internal/ledger"
@@ -20,11 +21,11 @@ func (c *Charter) Policy() (*ledger.Policy, error) {
 			if e.Country != g.Country {
 				continue
 			}
-			key, err := ledger.NewWitnessKey(CosignerName(e.PublicKey()), e.PublicKey())
+			keys, err := e.Keys()
 			if err != nil {
-				return nil, fmt.Errorf("charter: embassy %s: %w", e.Name, err)
+				return nil, err
 			}
-			group.Members = append(group.Members, ledger.Member{Name: e.Name, Keys: []ledger.WitnessKey{key}})
+			group.Members = append(group.Members, ledger.Member{Name: e.Name, Keys: keys})
 		}
 		for _, x := range c.Witnesses {
 			if x.Country != g.Country {
@@ -44,18 +45,30 @@ func (c *Charter) Policy() (*ledger.Policy, error) {
 // Keys are what the witness cosigns with: its Ed25519 key, and its ML-DSA-44 key
 // where it has one.
 func (w Witness) Keys() ([]ledger.WitnessKey, error) {
-	key, err := ledger.NewWitnessKey(w.Cosigner, w.PublicKey())
+	keys, err := cosigningKeys(w.Cosigner, w.PublicKey(), w.MLDSAKey)
 	if err != nil {
 		return nil, fmt.Errorf("charter: witness %s: %w", w.Name, err)
 	}
-	keys := []ledger.WitnessKey{key}
-	if w.MLDSAKey != "" {
-		if key, err = ledger.NewMLDSAWitnessKey(w.Cosigner, w.MLDSAPublicKey()); err != nil {
-			return nil, fmt.Errorf("charter: witness %s: %w", w.Name, err)
-		}
-		keys = append(keys, key)
+	return keys, nil
+}
+
+// Keys are what the embassy cosigns with, as of a witness.
+func (e Embassy) Keys() ([]ledger.WitnessKey, error) {
+	keys, err := cosigningKeys(CosignerName(e.PublicKey()), e.PublicKey(), e.MLDSAKey)
+	if err != nil {
+		return nil, fmt.Errorf("charter: embassy %s: %w", e.Name, err)
 	}
 	return keys, nil
+}
+
+func cosigningKeys(name string, public ed25519.PublicKey, mldsa string) ([]ledger.WitnessKey, error) {
+	key, err := ledger.NewWitnessKey(name, public)
+	if err != nil || mldsa == "" {
+		return []ledger.WitnessKey{key}, err
+	}
+	second, _ := parseKeyBytes(mldsa, MLDSAKeySize) // nil where it is none, which is refused next
+	both, err := ledger.NewMLDSAWitnessKey(name, second)
+	return []ledger.WitnessKey{key, both}, err
 }
 
 // Log is the embassy's ledger as the policy sees it.

@@ -69,9 +69,10 @@ func BySuccession(old, next *Charter, nextSigs []byte) bool {
 }
 
 // checkOnlyAdds is what a single hand may do: where one signature is a quorum, the next charter may name more agents,
-// embassies, witnesses and auditors, give embassies and witnesses new addresses, order that an embassy begin its next
-// ledger, ask for more cosignatures and for fresher ones, and take nothing away. Otherwise whoever stole that one key could put other custodians in the place of
-// the true ones and lock these out of what embassies hold, or let a lying embassy go unseen.
+// embassies, witnesses and auditors, give embassies and witnesses new addresses, and embassies that have none an ML-DSA-44
+// key, order that an embassy begin its next ledger, ask for more cosignatures and for fresher ones, and take nothing away.
+// Otherwise whoever stole that one key could put other custodians in the place of the true ones and lock these out of what
+// embassies hold, or let a lying embassy go unseen.
 func checkOnlyAdds(old, next *Charter) error {
 	what := witnessingTaken(old, next)
 	switch {
@@ -90,6 +91,9 @@ func checkOnlyAdds(old, next *Charter) error {
 	for _, e := range old.Embassies {
 		kept, ok := next.EmbassyByID(e.ID)
 		kept.URLs = e.URLs
+		if e.MLDSAKey == "" { // with one more signature is asked for
+			kept.MLDSAKey = ""
+		}
 		if kept.Origin == ledger.NextOrigin(e.Origin) { // what it holds it enters there again
 			kept.Origin = e.Origin
 		}

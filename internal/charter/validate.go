@@ -38,8 +38,8 @@ func ValidName(name string) bool { return namePattern.MatchString(name) }
 // which is broken. What it keeps with the charter before it is [CheckSuccession].
 func (c *Charter) Validate() error {
 	switch {
-	case c.Version < 1 || c.Version > Version:
-		return invalid("version %d: this program knows versions 1 to %d", c.Version, Version)
+	case c.Version < 1 || c.Version > VersionMLDSA:
+		return invalid("version %d: this program knows versions 1 to %d", c.Version, VersionMLDSA)
 	case c.Suite != Suite:
 		return invalid("suite %q: this program knows %q", c.Suite, Suite)
 	case c.State.ID == StateID{}:
@@ -206,6 +206,12 @@ func checkEmbassies(c *Charter, v *validator) error {
 		}
 		if err := v.key(key, "embassy "+e.Name); err != nil {
 			return err
+		}
+		if err := checkMLDSAKey(e.MLDSAKey, "embassy "+e.Name, v); err != nil {
+			return err
+		}
+		if e.MLDSAKey != "" && c.Version < VersionMLDSA {
+			return invalid("embassy %s: version %d: knows no mldsa_key of embassies", e.Name, c.Version)
 		}
 		if e.ID != EmbassyIDOf(key) {
 			return invalid("embassy %s: id %s is not that of its key, %s", e.Name, e.ID, EmbassyIDOf(key))

@@ -83,6 +83,13 @@ func (w Witness) MLDSAPublicKey() []byte {
 	return k
 }
 
+// MLDSAPublicKey returns the embassy's ML-DSA-44 key of [MLDSAKeySize] bytes, or
+// nil where there is none.
+func (e Embassy) MLDSAPublicKey() []byte {
+	k, _ := parseKeyBytes(e.MLDSAKey, MLDSAKeySize)
+	return k
+}
+
 // PublicKey returns the auditor's key, or nil where Key is not one.
 func (a Auditor) PublicKey() ed25519.PublicKey {
 	k, _ := ParseKey(a.Key)
@@ -242,14 +249,8 @@ func checkWitnessKeys(w *Witness, v *validator) error {
 	if err := v.key(key, "witness "+w.Name); err != nil {
 		return err
 	}
-	if w.MLDSAKey != "" {
-		key, err := parseKeyBytes(w.MLDSAKey, MLDSAKeySize)
-		if err != nil {
-			return invalid("witness %s: mldsa_key: %v", w.Name, err)
-		}
-		if err := v.key(key, "witness "+w.Name); err != nil {
-			return err
-		}
+	if err := checkMLDSAKey(w.MLDSAKey, "witness "+w.Name, v); err != nil {
+		return err
 	}
 	if !originPattern.MatchString(w.Cosigner) || strings.ContainsAny(w.Cosigner, `"\`) {
 		return invalid("witness %s: cosigner: want 1 to 255 visible ASCII characters without plus sign, quote or backslash", w.Name)
@@ -258,6 +259,18 @@ func checkWitnessKeys(w *Witness, v *validator) error {
 		return invalid("witness %s: cosigner %s is not that of its key, %s", w.Name, w.Cosigner, CosignerName(key))
 	}
 	return nil
+}
+
+// checkMLDSAKey checks a second key, which may be missing.
+func checkMLDSAKey(text, whose string, v *validator) error {
+	if text == "" {
+		return nil
+	}
+	key, err := parseKeyBytes(text, MLDSAKeySize)
+	if err != nil {
+		return invalid("%s: mldsa_key: %v", whose, err)
+	}
+	return v.key(key, whose)
 }
 
 // checkGroups refuses a policy that a minority of liars could split or stop.

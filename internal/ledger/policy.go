@@ -36,7 +36,9 @@ type Policy struct {
 }
 
 // Log is a log as a policy sees it. Group and Member say where its operator
-// stands in the policy: its own signature is its group's vote. Both may be "".
+// stands in the policy: its own signature is its group's vote, and where the
+// member with the log's key has others too, a cosignature by each of these must
+// stand beside it. Both may be "".
 type Log struct {
 	Origin        string
 	Key           ed25519.PublicKey
@@ -143,9 +145,33 @@ func (p *Policy) Judge(raw []byte, log Log) (Verdict, error) {
 	for _, c := range cosigned {
 		times[c.Key] = c.Time
 	}
-	out := p.count(times, log.Group)
+	own := log.Group
+	if !p.signedWhole(log, times) {
+		own = "" // the group may vouch by its other members
+	}
+	out := p.count(times, own)
 	out.Checkpoint = cp
 	return out, nil
+}
+
+// signedWhole tells whether a log's operator signed with all that the policy
+// knows it by: the log's signature is that of one of its keys, and the others
+// have cosigned.
+func (p *Policy) signedWhole(log Log, times map[WitnessKey]time.Time) bool {
+	own := func(k WitnessKey) bool { return k.alg == algCosigner && k.key == string(log.Key) }
+	for _, g := range p.Groups {
+		for _, m := range g.Members {
+			if !slices.ContainsFunc(m.Keys, own) {
+				continue
+			}
+			for _, k := range m.Keys {
+				if _, ok := times[k]; !ok && !own(k) {
+					return false
+				}
+			}
+		}
+	}
+	return true
 }
 
 // count says which groups vouch for a checkpoint with these cosignatures of a

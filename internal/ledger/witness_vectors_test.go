@@ -158,6 +158,20 @@ func witnessVectors(t *testing.T) []witnessVector {
 	add("need leaves no room for the faulty", "policy", four(4, 1), l.cosigned(t, 12, noon, b, c).Raw)
 	half := &policyVector{Need: 2, Groups: []groupVector{group("AA", 1, a), group("BB", 1, b, c)}}
 	add("half a group", "policy", half, l.cosigned(t, 12, noon, b, c).Raw)
+	// The log is of a member who has an ML-DSA-44 key too: its signature is half its vote.
+	operator, err := NewCosigner(WitnessName(publicOf(l.key)), l.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := mldsaCosignerOf(t, "own")
+	both := four(3, 1)
+	both.Groups[0].Members = map[string][]string{"AA1": {operator.Key().String(), own.Key().String()}}
+	add("its own ML-DSA-44", "enough", both, l.cosigned(t, 12, noon, b, c, own).Raw, "AA", "BB", "CC").Time = noon.Unix()
+	add("without its own ML-DSA-44", "not enough", both, l.cosigned(t, 12, noon, b, c).Raw, "BB", "CC")
+	add("its own Ed25519 twice", "not enough", both, l.cosigned(t, 12, noon, b, c, operator).Raw, "BB", "CC")
+	add("its own ML-DSA-44 alone", "not enough", both, l.cosigned(t, 12, noon, own).Raw, "AA")
+	add("enough without the log's own", "enough", both, l.cosigned(t, 12, noon, b, c, d, pq).Raw, "BB", "CC", "DD").Time = noon.Unix()
+	add("its own ML-DSA-44 of another tree", "signature", both, append(l.checkpoint(t, 12), lastLine(t, l.cosigned(t, 11, noon, own).Raw)...))
 	for i, told := range [][]string{{}, {"BB1"}, {"BB1", "CC1"}, {"AA1", "BB1"}, {"BB1", "BB1"}} {
 		v := add("thaw "+string(rune('1'+i)), "not enough", four(3, 1), l.checkpoint(t, 12), "AA")
 		v.Self, v.Told, v.Thaws = "AA1", told, i == 2
