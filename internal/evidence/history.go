@@ -138,6 +138,9 @@ func (h *history) read(t *trust, source string, note []byte) {
 	}
 	s.own = s.judged || h.signedBy(note)
 	for i, m := range t.members {
+		if m.signs(h.log.Key) { // its other signature is the other half of its own vote, and no witness's
+			continue
+		}
 		for _, k := range m.keys {
 			found, err := ledger.Cosignatures(cp, []ledger.WitnessKey{k})
 			if err != nil {

@@ -27,6 +27,13 @@ type member struct {
 	keys []ledger.WitnessKey
 }
 
+// signs tells whether a ledger with this key is the member's own.
+func (m *member) signs(key ed25519.PublicKey) bool {
+	return slices.ContainsFunc(m.keys, func(k ledger.WitnessKey) bool { return key.Equal(ed25519.PublicKey(k.PublicKey())) })
+}
+
+func (m *member) has(k ledger.WitnessKey) bool { return slices.Contains(m.keys, k) }
+
 // newTrust builds the chain. Backward a charter is known by its hash, which the next one names; forward by the
 // signatures of its predecessor's quorum.
 func newTrust(p *Pack, given *charter.Charter) (*trust, error) {
@@ -99,9 +106,15 @@ func (t *trust) gather() error {
 		}
 		for _, g := range p.Groups {
 			for _, m := range g.Members {
-				i := slices.IndexFunc(t.members, func(k member) bool { return slices.Equal(k.keys, m.Keys) })
+				i := slices.IndexFunc(t.members, func(k member) bool { return slices.ContainsFunc(m.Keys, k.has) })
 				if i < 0 {
-					t.members = append(t.members, member{m.Name, m.Keys})
+					t.members = append(t.members, member{name: m.Name})
+					i = len(t.members) - 1
+				}
+				for _, k := range m.Keys { // a later charter may give a member its second key
+					if !t.members[i].has(k) {
+						t.members[i].keys = append(t.members[i].keys, k)
+					}
 				}
 			}
 		}
