@@ -169,7 +169,7 @@ func (c *connection) client(e charter.Embassy) *embassy.Client {
 }
 
 func dial(e charter.Embassy, state charter.StateID, key ed25519.PrivateKey) *embassy.Client {
-	return embassy.Dial(embassy.ClientConfig{URL: e.URLs[0], ServerKey: e.PublicKey(), ClientKey: key, State: state, Origin: e.Origin})
+	return embassy.Dial(embassy.ConfigFor(e, state, key))
 }
 
 // agent is who signs the heads of this home.

@@ -33,9 +33,10 @@ func embassyCommand(u *ui) *cobra.Command {
 func embassyInit(u *ui) *cobra.Command {
 	var dir, name, country string
 	c := &cobra.Command{
-		Use: "init", Short: "Make an embassy's folder and key, at the host", Args: cobra.NoArgs,
-		Long: "Makes an embassy's folder and key and prints the key's fingerprint, by which states will know it. Nothing in the folder\n" +
-			"opens anything, and it serves nobody until a state is let in under an agreement: chancery embassy admit.",
+		Use: "init", Short: "Make an embassy's folder and keys, at the host", Args: cobra.NoArgs,
+		Long: "Makes an embassy's folder and key and prints the key's fingerprint, by which states will know it; and a second key,\n" +
+			"ML-DSA-44, by which it also cosigns ledgers for states whose charter names it. Nothing in the folder opens\n" +
+			"anything, and it serves nobody until a state is let in under an agreement: chancery embassy admit.",
 		Example: "  chancery embassy init --dir E --name lu --country LU",
 	}
 	c.Flags().StringVar(&dir, "dir", "", "the embassy's folder; it must not exist or be empty")
@@ -50,9 +51,12 @@ func embassyInit(u *ui) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return u.answer(map[string]string{"name": name, "country": country, "fingerprint": fingerprint}, func(w io.Writer) {
-			fmt.Fprintln(w, fingerprint)
-		})
+		keys, err := embassy.Keys(dir)
+		if err != nil {
+			return err
+		}
+		a := map[string]any{"name": name, "country": country, "fingerprint": fingerprint, "vkeys": vkeysOf(keys)}
+		return u.answer(a, func(w io.Writer) { fmt.Fprintln(w, fingerprint) })
 	}
 	return c
 }
@@ -105,7 +109,7 @@ func embassyServe(u *ui) *cobra.Command {
 		if err != nil {
 			return hinted(err, "another address: --listen 127.0.0.1:0")
 		}
-		line := map[string]string{"url": "https://" + ln.Addr().String(), "fingerprint": s.Fingerprint()}
+		line := map[string]any{"url": "https://" + ln.Addr().String(), "fingerprint": s.Fingerprint(), "vkeys": vkeysOf(s.Keys())}
 		if u.json {
 			b, err := json.Marshal(line)
 			if err != nil {
@@ -122,17 +126,20 @@ func embassyServe(u *ui) *cobra.Command {
 
 func embassyAccredit(u *ui) *cobra.Command {
 	var name, address, fingerprint string
+	var mldsa bool
 	c := &cobra.Command{
 		Use: "accredit", Short: "Take an embassy into the charter", Args: cobra.NoArgs,
 		Long: "Asks whoever answers at the address for the embassy's key, compares it with the fingerprint that the embassy's\n" +
-			"people gave you, and puts the embassy into the next charter, into the kits, and tells every embassy. An embassy\n" +
-			"that has moved is accredited again, at its new address.",
+			"people gave you, and puts the embassy into the next charter, into the kits, and tells every embassy. With it goes\n" +
+			"the ML-DSA-44 key that the embassy tells: then only its cosignatures by both keys count. An embassy that has moved\n" +
+			"is accredited again, at its new address, and one whose ML-DSA-44 key the charter lacks, where it is.",
 		Example: "  chancery embassy accredit --home HOME --name lu --url https://127.0.0.1:7401 --key SHA256:…",
 	}
 	dir := homeFlag(c)
 	c.Flags().StringVar(&name, "name", "", "the embassy's name")
 	c.Flags().StringVar(&address, "url", "", "its address, https://HOST:PORT")
 	c.Flags().StringVar(&fingerprint, "key", "", "the fingerprint that embassy init printed")
+	c.Flags().BoolVar(&mldsa, "mldsa", true, "take its ML-DSA-44 key into the charter too")
 	required(c, "name", "url", "key")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := checkAddress(address); err != nil {
@@ -147,7 +154,10 @@ func embassyAccredit(u *ui) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := conn.adopt(e); err != nil {
+		if !mldsa {
+			e.MLDSAKey = ""
+		}
+		if err := conn.adopt(u, e); err != nil {
 			return err
 		}
 		if err := conn.tellCharter(c.Context(), e); err != nil {
@@ -193,15 +203,20 @@ func meet(ctx context.Context, state charter.StateID, name, address, fingerprint
 	}
 	return charter.Embassy{
 		Name: name, Country: who.Country, ID: charter.EmbassyIDOf(who.Key), Key: charter.EncodeKey(who.Key),
-		URLs: []string{address}, Origin: ledger.Origin(state, who.Key),
+		MLDSAKey: charter.EncodeKey(who.MLDSAKey), URLs: []string{address}, Origin: ledger.Origin(state, who.Key),
 	}, nil
 }
 
-// adopt puts an embassy into the next charter, or its new address where it is there already.
-func (c *connection) adopt(e charter.Embassy) error {
+// adopt puts an embassy into the next charter, or its new address and ML-DSA-44 key where it is there already.
+func (c *connection) adopt(u *ui, e charter.Embassy) error {
 	next, err := c.home.Next()
 	if err != nil {
 		return err
+	}
+	if next.Version < charter.Version && e.MLDSAKey != "" {
+		u.note("The charter is of version %d, which has no place for the ML-DSA-44 key of %s: it cosigns with Ed25519. "+
+			"chancery charter propose makes a newer one; then accredit %s again.", next.Version, e.Name, e.Name)
+		e.MLDSAKey = ""
 	}
 	_, force := c.home.Charter.EmbassyByName(e.Name)
 	old, there := next.EmbassyByName(e.Name) // in force, or proposed
@@ -211,18 +226,24 @@ func (c *connection) adopt(e charter.Embassy) error {
 			err: fmt.Errorf("the charter has an embassy %s with another key", e.Name), code: exitRefused,
 			hint: "give the new embassy a name of its own: chancery embassy init --name …",
 		}
-	case there && force && slices.Equal(old.URLs, e.URLs):
+	case there && force && slices.Equal(old.URLs, e.URLs) && (e.MLDSAKey == "" || e.MLDSAKey == old.MLDSAKey):
 		return nil
 	case there:
 		i := slices.IndexFunc(next.Embassies, func(x charter.Embassy) bool { return x.ID == e.ID })
 		next.Embassies = slices.Clone(next.Embassies)
 		next.Embassies[i].URLs = e.URLs
+		if e.MLDSAKey != "" {
+			next.Embassies[i].MLDSAKey = e.MLDSAKey
+		}
 	default:
 		next.Embassies = append(next.Embassies, e)
 		next.Witnessing = next.GrownWitnessing()
 	}
 	if _, err := c.home.Enlist(&next); err != nil { // a home made before there were witnesses
 		return err
+	}
+	if _, err := next.Policy(); e.MLDSAKey != "" && errors.Is(err, ledger.ErrPolicy) {
+		return &failure{err: err, code: exitRefused, hint: "where there are too many ML-DSA-44 keys for one checkpoint, leave this one out: --mldsa=false"}
 	}
 	return c.home.Adopt(next)
 }
@@ -233,6 +254,7 @@ type embassyJSON struct {
 	ID          string `json:"id"`
 	URL         string `json:"url"`
 	Fingerprint string `json:"fingerprint"`
+	MLDSA       bool   `json:"mldsa"`
 	Up          *bool  `json:"up,omitempty"`
 	Why         string `json:"why,omitempty"`
 	Objects     uint64 `json:"objects,omitempty"`
@@ -248,7 +270,7 @@ type embassyJSON struct {
 func embassyAnswer(e *charter.Embassy) embassyJSON {
 	return embassyJSON{
 		Name: e.Name, Country: e.Country, ID: e.ID.String(), URL: e.URLs[0],
-		Fingerprint: charter.Fingerprint(ed25519.PublicKey(e.PublicKey())),
+		Fingerprint: charter.Fingerprint(ed25519.PublicKey(e.PublicKey())), MLDSA: e.MLDSAKey != "",
 	}
 }
 
@@ -277,10 +299,16 @@ func embassyList(u *ui) *cobra.Command {
 		Use: "list", Short: "List the accredited embassies", Args: cobra.NoArgs,
 		Example: "  chancery embassy list --home HOME",
 	}
-	return listing(u, c, "NAME COUNTRY ADDRESS KEY", func(h *home.Home) (list []embassyJSON, err error) {
+	return listing(u, c, "NAME COUNTRY ADDRESS KEY COSIGNS", func(h *home.Home) (list []embassyJSON, err error) {
 		for i := range h.Charter.Embassies {
 			list = append(list, embassyAnswer(&h.Charter.Embassies[i]))
 		}
 		return list, nil
-	}, func(e embassyJSON) []string { return []string{e.Name, e.Country, e.URL, e.Fingerprint} })
+	}, func(e embassyJSON) []string {
+		keys := "Ed25519"
+		if e.MLDSA {
+			keys += ", ML-DSA-44"
+		}
+		return []string{e.Name, e.Country, e.URL, e.Fingerprint, keys}
+	})
 }

@@ -88,6 +88,10 @@ func (t *trustJSON) own(ctx context.Context, x *embassy.Client, ch *charter.Char
 			t.Frozen = append(t.Frozen, ch.Embassies[i].Name)
 		}
 	}
+	if st.Witness.LacksKey {
+		t.Why = append(t.Why, "the charter names an ML-DSA-44 key that it does not have, so nothing that it cosigns counts: "+
+			"its operator puts mldsa.seed back, or chancery embassy accredit takes the key that it has")
+	}
 	for _, r := range st.Witness.RefusedBy {
 		t.RefusedBy = append(t.RefusedBy, r.By)
 		t.Why = append(t.Why, fmt.Sprintf("%s does not cosign its ledger, having seen %s: %s", r.By, plural(r.Size, "entry"), r.Why))

@@ -20,7 +20,7 @@ import (
 	"chancery.dev/chancery/internal/order"
 )
 
-// Establish makes the folder of a new embassy that serves nobody yet: a fresh key, its
+// Establish makes the folder of a new embassy that serves nobody yet: fresh keys, its
 // name, the country that hosts it. States come with their agreements, by Admit. It
 // returns the fingerprint of the embassy's key, which an agreement names.
 func Establish(dir, name, country string) (fingerprint string, err error) {
@@ -48,8 +48,11 @@ func Establish(dir, name, country string) (fingerprint string, err error) {
 	if err := writeKey(filepath.Join(dir, keyFile), key); err != nil {
 		return "", err
 	}
+	if _, err := makeSeed(dir); err != nil {
+		return "", err
+	}
 	// embassy.yaml comes last: a crash before it leaves a folder that is no
-	// embassy yet, and init begins again with another key.
+	// embassy yet, and init begins again with other keys.
 	if err := writeSettings(dir, settings{Version: bound, Name: name, Country: country}); err != nil {
 		return "", fmt.Errorf("embassy: init: %w", err)
 	}

@@ -42,8 +42,16 @@ type ClientConfig struct {
 	ClientKey ed25519.PrivateKey // an agent's, or the recovery key
 	State     charter.StateID
 	Origin    string        // of the state's ledger there, from the charter; empty is the embassy's first
+	MLDSAKey  []byte        // by which it cosigns beside ServerKey, from the charter; nil where that names none
 	Timeout   time.Duration // of one attempt, besides the time its bytes may take; 0 is 30 s
 	Conns     int           // connections at once; 0 is 4
+}
+
+// ConfigFor is how to speak to an embassy as a charter has it, at its best address.
+func ConfigFor(e charter.Embassy, state charter.StateID, key ed25519.PrivateKey) ClientConfig {
+	return ClientConfig{
+		URL: e.URLs[0], ServerKey: e.PublicKey(), ClientKey: key, State: state, Origin: e.Origin, MLDSAKey: e.MLDSAPublicKey(),
+	}
 }
 
 // Client speaks to one embassy for one state. It is safe for concurrent use.
@@ -57,6 +65,7 @@ type Client struct {
 	timeout  time.Duration
 	http     *http.Client
 	server   ed25519.PublicKey
+	mldsa    []byte
 	verifier note.Verifier
 	broken   error // the configuration's, reported by every call
 }
@@ -76,6 +85,10 @@ func Dial(cfg ClientConfig) *Client {
 		c.broken = errors.New("no key of the embassy is given")
 		return c
 	}
+	if n := len(cfg.MLDSAKey); n != 0 && n != charter.MLDSAKeySize {
+		c.broken = fmt.Errorf("an ML-DSA-44 key of %d bytes", n)
+		return c
+	}
 	cert, err := peer.Certificate(cfg.ClientKey)
 	if err != nil {
 		c.broken = fmt.Errorf("embassy: %w", err)
@@ -84,7 +97,7 @@ func Dial(cfg ClientConfig) *Client {
 	if c.broken = checkURL(c.url); c.broken != nil {
 		return c
 	}
-	c.server = bytes.Clone(cfg.ServerKey)
+	c.server, c.mldsa = bytes.Clone(cfg.ServerKey), bytes.Clone(cfg.MLDSAKey)
 	c.verifier, c.broken = ledger.NewVerifier(cmp.Or(cfg.Origin, ledger.Origin(cfg.State, cfg.ServerKey)), cfg.ServerKey)
 	tc := tlsConfig(cert)
 	want := append(ed25519.PublicKey(nil), cfg.ServerKey...)
@@ -364,5 +377,9 @@ func Identify(ctx context.Context, address string) (Identity, error) {
 	if key := proven.Load(); key == nil || !key.Equal(said) {
 		return Identity{}, c.fail(op, ErrForged, errors.New("it names a key that it has not proven"))
 	}
-	return Identity{Name: id.Name, Country: id.Country, Key: said}, nil
+	second, err := parseMLDSAKey(id.MLDSAKey)
+	if err != nil {
+		return Identity{}, c.fail(op, ErrForged, errors.New("a malformed ML-DSA-44 key"))
+	}
+	return Identity{Name: id.Name, Country: id.Country, Key: said, MLDSAKey: second}, nil
 }

@@ -153,8 +153,12 @@ func (c *Client) WitnessRemote() *witness.Remote {
 		broken := c.broken
 		r.HTTP = &http.Client{Transport: noTransport{broken}}
 	}
-	if key, err := ledger.NewWitnessKey(ledger.WitnessName(c.server), c.server); err == nil {
+	name := ledger.WitnessName(c.server)
+	if key, err := ledger.NewWitnessKey(name, c.server); err == nil {
 		r.Key = []ledger.WitnessKey{key}
+	}
+	if key, err := ledger.NewMLDSAWitnessKey(name, c.mldsa); err == nil { // Dial refused what is none
+		r.Key = append(r.Key, key)
 	}
 	return r
 }

@@ -58,7 +58,7 @@ func checkVirgin(dir string) error {
 		switch n := e.Name(); {
 		case n == settingsFile:
 			return fmt.Errorf("embassy: init: %s is an embassy already", dir)
-		case n == keyFile, n == lockFile, n == "states", durable.IsTemp(n):
+		case n == keyFile, n == seedFile, n == lockFile, n == "states", durable.IsTemp(n):
 		default:
 			return fmt.Errorf("embassy: init: %s holds something else: %s", dir, n)
 		}

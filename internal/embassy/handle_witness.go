@@ -67,6 +67,15 @@ type WitnessStatus struct {
 	// RefusedBy tells who saw another history of this embassy's own ledger, or
 	// more of it than there is: its folder was put back, or they lie.
 	RefusedBy []Refused `json:"refused_by"`
+	// LacksKey tells that the charter in force names an ML-DSA-44 key of the
+	// embassy's that it does not have: what it cosigns counts nothing.
+	LacksKey bool `json:"lacks_mldsa_key,omitempty"`
+}
+
+// witnessStatus is how it stands with the state's witnesses.
+func (st *state) witnessStatus() *WitnessStatus {
+	_, lacks := st.vigil.pair.under(st.inForce().charter)
+	return &WitnessStatus{Frozen: st.vigil.frozen(), RefusedBy: st.notary.refusedBy(), LacksKey: lacks}
 }
 
 // Refused is one witness's refusal of this embassy's own ledger.

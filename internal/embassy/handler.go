@@ -356,7 +356,8 @@ func (q *session) length(limit int64) (int64, error) {
 func (s *Server) identity(w *reply, _ *http.Request) error {
 	return w.json(http.StatusOK, identityJSON{
 		Name: s.settings.Name, Country: s.settings.Country,
-		Key: base64.StdEncoding.EncodeToString(publicOf(s.key)),
+		Key:      base64.StdEncoding.EncodeToString(publicOf(s.key)),
+		MLDSAKey: base64.StdEncoding.EncodeToString(s.pair.second.Key().PublicKey()),
 	})
 }
 
@@ -379,6 +380,6 @@ func (s *Server) status(q *session) error {
 		CosignedSize: cosigned.size, CosignedTime: cosigned.time,
 		Agreement: q.state.agreementStatus(),
 		Scrub:     q.state.scrub.status(),
-		Witness:   &WitnessStatus{Frozen: q.state.vigil.frozen(), RefusedBy: q.state.notary.refusedBy()},
+		Witness:   q.state.witnessStatus(),
 	})
 }

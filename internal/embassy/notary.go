@@ -42,6 +42,7 @@ func defaultPace() pace {
 type notary struct {
 	state    charter.StateID
 	key      ed25519.PrivateKey
+	pair     *pair
 	origin   string
 	verifier note.Verifier
 	journal  *journal
@@ -59,8 +60,9 @@ type notary struct {
 	keeping sync.Mutex // one merge at a time, its file included
 
 	mu      sync.Mutex
-	policy  *ledger.Policy // nil: the charter has none that holds
-	self    ledger.Log     // Origin "" while the charter does not name this embassy
+	policy  *ledger.Policy   // nil: the charter has none that holds
+	self    ledger.Log       // Origin "" while the charter does not name this embassy
+	second  *ledger.Cosigner // the other half of this embassy's own vote; nil where the charter asks for none
 	held    []ledger.Checkpoint
 	newest  kept
 	grown   chan struct{} // closed when newest changes
@@ -69,6 +71,7 @@ type notary struct {
 
 	// What follows is run's own.
 	targets []*target
+	signed  time.Time // when the second key signed last; never falling
 	current ledger.Checkpoint
 	moved   time.Time // when current became it
 	lookAt  time.Time
@@ -82,9 +85,9 @@ type kept struct {
 	time time.Time // see ledger.Verdict
 }
 
-func newNotary(st *state, key ed25519.PrivateKey) (*notary, error) {
+func newNotary(st *state, keys *pair) (*notary, error) {
 	n := &notary{
-		state: st.id, key: key, origin: st.journal.origin, verifier: st.journal.verifier, journal: st.journal,
+		state: st.id, key: keys.key, pair: keys, origin: st.journal.origin, verifier: st.journal.verifier, journal: st.journal,
 		file: filepath.Join(st.dir, "cosigned"), clock: st.clock, log: st.log, now: st.opts.now, pace: st.opts.pace,
 		wake: make(chan struct{}, 1), results: make(chan result),
 		grown: make(chan struct{}), refused: make(map[string]Refused),
@@ -136,8 +139,12 @@ func (n *notary) adopt(ch *charter.Charter) {
 			self = ledger.Log{}
 		}
 	}
+	var second *ledger.Cosigner
+	if cosigners, _ := n.pair.under(ch); len(cosigners) > 1 {
+		second = cosigners[1]
+	}
 	n.mu.Lock()
-	n.policy, n.self, n.next = policy, self, ch
+	n.policy, n.self, n.second, n.next = policy, self, second, ch
 	n.mu.Unlock()
 	n.rouse()
 }
@@ -201,6 +208,7 @@ func (n *notary) step(ctx context.Context) time.Duration {
 	n.mu.Unlock()
 	if ch != nil {
 		n.retarget(ch)
+		n.vote(n.current)
 		n.reconsider()
 	}
 	now := n.now()
@@ -238,7 +246,7 @@ func (n *notary) advance(ctx context.Context, now time.Time) time.Duration {
 	}
 	if err == nil && cp.Size > n.current.Size {
 		n.current, n.moved, n.misses = cp, now, 0
-		n.merge(cp)
+		n.vote(cp)
 	}
 	if err == nil && cp.Size >= want {
 		return idle

@@ -220,7 +220,9 @@ func (n *notary) embassyTarget(e charter.Embassy) *target {
 	t := &target{name: e.Name}
 	var clients []*Client
 	for _, u := range e.URLs {
-		c := Dial(ClientConfig{URL: u, ServerKey: e.PublicKey(), ClientKey: n.key, State: n.state, Origin: e.Origin, Timeout: n.pace.ask, Conns: 2})
+		cfg := ConfigFor(e, n.state, n.key)
+		cfg.URL, cfg.Timeout, cfg.Conns = u, n.pace.ask, 2
+		c := Dial(cfg)
 		clients = append(clients, c)
 		remote := c.WitnessRemote()
 		t.remotes, t.keys = append(t.remotes, remote), remote.Key

@@ -56,6 +56,32 @@ func (n *notary) judge(cp ledger.Checkpoint) (kept, error) {
 	return kept{raw: cp.Raw, size: cp.Size, time: v.Time}, nil
 }
 
+// vote gives a checkpoint what this embassy has to say of it: the ledger's own
+// signature, which it carries, and where the charter names an ML-DSA-44 key of
+// the embassy, a cosignature by that key. It is run's own.
+func (n *notary) vote(cp ledger.Checkpoint) {
+	if cp.Raw == nil {
+		return
+	}
+	n.mu.Lock()
+	second := n.second
+	n.mu.Unlock()
+	if second == nil {
+		n.merge(cp)
+		return
+	}
+	if now := n.now(); now.After(n.signed) { // a clock that was set back must not make a larger tree look older
+		n.signed = now
+	}
+	line, err := second.Cosign(cp, n.signed)
+	if err != nil {
+		n.log.Error("notary: this embassy's own ML-DSA-44 cosignature cannot be made", "err", err)
+		n.merge(cp)
+		return
+	}
+	n.merge(cp, line)
+}
+
 // merge adds lines, which the caller has verified, to a checkpoint of this
 // ledger, and keeps the newest that has enough. It is safe for concurrent use.
 func (n *notary) merge(cp ledger.Checkpoint, lines ...[]byte) {

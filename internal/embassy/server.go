@@ -68,6 +68,7 @@ type Server struct {
 	dir      string
 	settings settings
 	key      ed25519.PrivateKey
+	pair     *pair // that key and the second one, as cosigners
 	cert     *tls.Certificate
 	opts     Options
 	log      *slog.Logger
@@ -133,9 +134,10 @@ func (s *Server) open() error {
 	if s.settings, err = loadSettings(s.dir); err != nil {
 		return err
 	}
-	if s.key, err = loadKey(filepath.Join(s.dir, keyFile)); err != nil {
+	if s.pair, err = openPair(s.dir); err != nil {
 		return err
 	}
+	s.key = s.pair.key
 	if s.cert, err = peer.Certificate(s.key); err != nil {
 		return fmt.Errorf("embassy: %w", err)
 	}

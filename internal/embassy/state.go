@@ -118,10 +118,10 @@ func (st *state) watch(s *Server) error {
 		return err
 	}
 	st.clock = openWitnessed(filepath.Join(st.dir, witnessedFile), st.journal.origin, size, st.log)
-	if st.notary, err = newNotary(st, s.key); err != nil {
+	if st.notary, err = newNotary(st, s.pair); err != nil {
 		return err
 	}
-	if st.vigil, err = newVigil(st, s.key); err != nil {
+	if st.vigil, err = newVigil(st, s.pair); err != nil {
 		return err
 	}
 	st.scrub = newScrubber(st, s.key, s)

@@ -22,6 +22,7 @@ import (
 type vigil struct {
 	state   charter.StateID
 	key     ed25519.PrivateKey
+	pair    *pair
 	witness *witness.Witness
 	handler http.Handler
 	pace    pace
@@ -34,17 +35,14 @@ type vigil struct {
 	told map[string]string // why a ledger stays frozen, by origin
 }
 
-func newVigil(st *state, key ed25519.PrivateKey) (*vigil, error) {
-	cosigner, err := ledger.NewCosigner(ledger.WitnessName(publicOf(key)), key)
-	if err != nil {
-		return nil, err
-	}
-	w, err := witness.Open(filepath.Join(st.dir, "witness"), []*ledger.Cosigner{cosigner}, st.opts.now)
+func newVigil(st *state, keys *pair) (*vigil, error) {
+	cosigners, _ := keys.under(st.inForce().charter)
+	w, err := witness.Open(filepath.Join(st.dir, "witness"), cosigners, st.opts.now)
 	if err != nil {
 		return nil, err
 	}
 	v := &vigil{
-		state: st.id, key: key, witness: w, handler: w.Handler(),
+		state: st.id, key: keys.key, pair: keys, witness: w, handler: w.Handler(),
 		pace: st.opts.pace, log: st.log, wake: make(chan struct{}, 1), started: st.opts.now(),
 		told: make(map[string]string),
 	}
@@ -52,8 +50,14 @@ func newVigil(st *state, key ed25519.PrivateKey) (*vigil, error) {
 	return v, nil
 }
 
-// adopt takes the ledgers of the charter in force, the own one left out.
+// adopt takes the ledgers of the charter in force, the own one left out, and cosigns with the keys that it names.
 func (v *vigil) adopt(ch *charter.Charter) {
+	cosigners, lacks := v.pair.under(ch)
+	if lacks {
+		v.log.Error("the charter names an ML-DSA-44 key of this embassy that is not in its folder: what it cosigns counts nothing",
+			"charter", ch.Number, "hint", "put "+seedFile+" back from its copy, mode 0600, or have the embassy accredited again")
+	}
+	v.witness.SetCosigners(cosigners)
 	if err := v.witness.SetLogs(v.others(ch)); err != nil {
 		v.log.Error("witness: a ledger is not cosigned", "err", err)
 	}
@@ -134,7 +138,9 @@ func (v *vigil) rouse(ctx context.Context) bool {
 	}()
 	for _, e := range ch.Embassies {
 		if e.ID != self.ID {
-			clients[e.Name] = Dial(ClientConfig{URL: e.URLs[0], ServerKey: e.PublicKey(), ClientKey: v.key, State: v.state, Origin: e.Origin, Timeout: v.pace.ask, Conns: 1})
+			cfg := ConfigFor(e, v.state, v.key)
+			cfg.Timeout, cfg.Conns = v.pace.ask, 1
+			clients[e.Name] = Dial(cfg)
 		}
 	}
 	var still atomic.Int32

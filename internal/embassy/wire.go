@@ -152,9 +152,10 @@ func kindOf(code string) error {
 // Identity is what an embassy says of itself to anyone. Key is proven by the TLS
 // handshake that carried it.
 type Identity struct {
-	Name    string
-	Country string // two capital letters
-	Key     ed25519.PublicKey
+	Name     string
+	Country  string // two capital letters
+	Key      ed25519.PublicKey
+	MLDSAKey []byte // by which it cosigns beside Key; nil from an earlier release
 }
 
 // Status is what an embassy tells a state of itself. Fields are only ever added.
@@ -187,6 +188,8 @@ type (
 		Name    string `json:"name"`
 		Country string `json:"country"`
 		Key     string `json:"key"` // base64
+		// MLDSAKey is the ML-DSA-44 key of charter.MLDSAKeySize bytes in base64; earlier releases have none.
+		MLDSAKey string `json:"mldsa_key,omitempty"`
 	}
 	leafJSON struct {
 		Leaf uint64 `json:"leaf"`

@@ -176,8 +176,10 @@ func copyTree(t *testing.T, from, to string) {
 	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(to+"/"+keyFile, 0o600); err != nil {
-		t.Fatal(err)
+	for _, secret := range []string{keyFile, seedFile} {
+		if err := os.Chmod(to+"/"+secret, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
