@@ -44,6 +44,7 @@ type orderStandingJSON struct {
 	Objects  uint64     `json:"objects,omitempty"`
 	Bytes    uint64     `json:"bytes,omitempty"`
 	Why      string     `json:"why,omitempty"`
+	Cosigned []string   `json:"cosigned,omitempty"`
 	err      error
 }
 
@@ -53,6 +54,7 @@ const statusNoAnswer = "no answer" // or none that is good
 func standingAt(name string, s embassy.OrderStatus) orderStandingJSON {
 	x := orderStandingJSON{
 		Embassy: name, Status: s.Status, Sequence: s.Sequence, VetoedBy: s.VetoedBy, Objects: s.Objects, Bytes: s.Freed, Why: s.Why,
+		Cosigned: s.Cosigned,
 	}
 	if !s.Until.IsZero() {
 		x.Until = &s.Until

@@ -222,6 +222,7 @@ type OrderStatus struct {
 	Objects     uint64    `json:"objects,omitempty"`
 	Freed       uint64    `json:"freed,omitempty"`
 	Attachments []string  `json:"attachments,omitempty"`
+	Cosigned    []string  `json:"cosigned,omitempty"`   // moments of which a cosigned checkpoint is kept, see OrderMoments
 	Document    []byte    `json:"document,omitempty"`   // of one order that was asked for
 	Signatures  []byte    `json:"signatures,omitempty"` // likewise
 }
@@ -248,6 +249,7 @@ func (b *orders) show(x *ordered, whole bool) OrderStatus {
 	if x.result != nil {
 		s.Why, s.Objects, s.Freed = x.result.Why, x.result.Objects, x.result.Freed
 	}
+	s.Cosigned = x.moments.names()
 	for _, a := range x.attached {
 		s.Attachments = append(s.Attachments, charter.EncodeDigest(a))
 	}

@@ -125,12 +125,13 @@ func (n *notary) keep(best kept) {
 	if err := durable.WriteFile(n.file, best.raw, filePerm); err != nil {
 		n.log.Error("notary: the cosigned checkpoint is not on disk", "err", err)
 	}
-	n.clock.note(best.size, best.time)
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	n.newest = best
 	close(n.grown)
 	n.grown = make(chan struct{})
+	n.mu.Unlock()
+	// Not before: whoever goes by the time finds the checkpoint that bears it.
+	n.clock.note(best.size, best.time)
 }
 
 // reconsider judges what is held by a policy that has changed.

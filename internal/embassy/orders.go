@@ -40,13 +40,13 @@ type orders struct {
 	// a veto comes before the first thing that the order does, or too late.
 	deciding sync.Mutex
 
-	mu       sync.RWMutex
-	book     order.Book
-	all      []*ordered // all[i] has sequence i+1
-	ended    int64      // of the newest result
-	last     uint64     // its order
-	trailing []trailing // done, and not cosigned yet
-	effects  atomic.Pointer[effects]
+	mu      sync.RWMutex
+	book    order.Book
+	all     []*ordered // all[i] has sequence i+1
+	ended   int64      // of the newest result
+	last    uint64     // its order
+	unseen  []*ordered // of which a checkpoint is still to be kept
+	effects atomic.Pointer[effects]
 }
 
 // ordered is one order as it stands. Its first part never changes.
@@ -60,11 +60,13 @@ type ordered struct {
 	leaf     uint64        // of its record
 
 	// What follows changes under deciding and mu.
-	veto   *order.Veto
-	acting bool      // it has begun to act, and is not asked again whether it may
-	begun  int64     // when, in witnessed time
-	seen   time.Time // when the last had cosigned the checkpoint that is kept of its record
-	result *order.Result
+	veto    *order.Veto
+	acting  bool      // it has begun to act, and is not asked again whether it may
+	begun   int64     // when, in witnessed time
+	moments moments   // of which a checkpoint is kept
+	seen    time.Time // when the last had cosigned the one that is kept of its record
+	result  *order.Result
+	ended   uint64 // the result's leaf
 }
 
 // effects are the orders that are in effect for good or until another one. They
@@ -160,6 +162,7 @@ func (b *orders) load() error {
 			return fmt.Errorf("embassy: order %d: %w", sequence, err)
 		}
 		b.all = append(b.all, x)
+		b.recallSeen(x)
 	}
 	// What is in effect follows from the results, in their order.
 	var done []*ordered
@@ -213,18 +216,13 @@ func (b *orders) read(sequence uint64) (*ordered, error) {
 			return nil, err
 		}
 	}
-	data, ended, err := b.record(ledger.ResultRecord, sequence)
-	if err != nil {
+	if data, x.ended, err = b.record(ledger.ResultRecord, sequence); err != nil {
 		return nil, err
 	}
 	if data != nil {
-		if x.result, err = order.ParseResult(data); err != nil {
-			return nil, err
-		}
-		b.recallSeen(x, ended)
-		return x, nil
+		x.result, err = order.ParseResult(data)
+		return x, err
 	}
-	b.recallSeen(x, 0)
 	begun, err := readFile(b.actingFile(sequence), 64)
 	if err == nil {
 		x.acting = true

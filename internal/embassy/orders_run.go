@@ -64,9 +64,8 @@ func (b *orders) step(ctx context.Context) error {
 	if b.broken != nil {
 		return nil
 	}
-	b.lookSeen()
 	var hurry time.Duration
-	var failed error
+	failed := b.lookSeen()
 	for _, x := range b.open() {
 		standing, err := b.advance(ctx, x)
 		failed = errors.Join(failed, err)
@@ -129,6 +128,12 @@ func (b *orders) advance(ctx context.Context, x *ordered) (order.Standing, error
 	case order.Expired:
 		return standing, b.finish(ctx, x, order.OutcomeExpired, "witnesses saw it logged after it had expired", removed{})
 	case order.Effective:
+		if k, _ := order.KindOf(x.order.Kind); k.Destroys {
+			if ok, err := b.waited(x, standing.Until); !ok || err != nil {
+				standing.Status = order.Waiting // until witnesses have been heard again
+				return standing, err
+			}
+		}
 		return standing, b.effect(ctx, x)
 	}
 	return standing, nil
@@ -215,9 +220,6 @@ func (b *orders) begin(x *ordered) error {
 		begun = 0
 	}
 	k, _ := order.KindOf(x.order.Kind)
-	if k.Destroys {
-		b.keepSeen(x.sequence, seenActing)
-	}
 	if k.Destroys || x.order.Kind == charter.ActCharter {
 		if err := durable.MkdirAll(b.folder(x.sequence), folderPerm); err != nil {
 			return err
@@ -293,10 +295,7 @@ func (b *orders) finish(ctx context.Context, x *ordered, outcome order.Outcome, 
 		return err
 	}
 	b.mu.Lock()
-	if k, _ := order.KindOf(x.order.Kind); k.Destroys && outcome == order.OutcomeDone {
-		b.trailing = append(b.trailing, trailing{x.sequence, leaf})
-	}
-	x.result, b.ended, b.last = r, r.Ended, x.sequence
+	x.result, x.ended, b.ended, b.last = r, leaf, r.Ended, x.sequence
 	b.mu.Unlock()
 	if outcome == order.OutcomeDone {
 		b.effects.Store(b.effects.Load().with(x.order))

@@ -149,14 +149,18 @@ func (b *orders) take(ctx context.Context, rec *order.Record, attachments func()
 		return nil, false, err
 	}
 	x.cooling = b.coolingOf(b.st.inForce().charter, x, x.rule)
-	b.keepSeen(x.sequence, seenBefore)
+	if k := b.st.notary.cosigned(); k.size > 0 {
+		if err := b.keepSeen(x, seenBefore, k); err != nil {
+			return nil, false, failed("order", err)
+		}
+	}
 	slot := ledger.Slot{Kind: ledger.OrderRecord, Sequence: x.sequence}
 	// A crash before this leaves nothing of the order, after it an order that waits.
 	if x.leaf, _, err = b.srv.takeRecord(ctx, b.st, slot, data, publicOf(b.srv.key), false); err != nil {
 		return nil, false, err
 	}
 	b.mu.Lock()
-	b.all = append(b.all, x)
+	b.all, b.unseen = append(b.all, x), append(b.unseen, x)
 	b.book[x.order.Nonce] = x.order.Hash()
 	b.mu.Unlock()
 	b.log.Info("an order is taken", "order", x.sequence, "kind", string(x.order.Kind))
