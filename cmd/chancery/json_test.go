@@ -70,6 +70,7 @@ func answerTypes() map[string]any {
 		"trust":                              trustJSON{},
 		"audit":                              auditJSON{},
 		"metering":                           meteringJSON{},
+		"charged part":                       chargedJSON{},
 		"embassy admit":                      admittedJSON{},
 		"audit finding":                      findingJSON{},
 		"agent run":                          agentJSON{},

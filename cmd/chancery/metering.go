@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"math"
@@ -11,10 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"chancery.dev/chancery/internal/agreement"
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/ledger"
-	"chancery.dev/chancery/internal/order"
 )
 
 // meteringJSON is what one embassy did in a period, by its ledger.
@@ -32,45 +29,49 @@ type meteringJSON struct {
 	Freed     uint64    `json:"bytes_freed"`
 	Size      uint64    `json:"ledger_size"`
 	Root      string    `json:"ledger_root"`
-	Agreement uint64    `json:"agreement,omitempty"` // its number, where it was named and the ledger holds it
-	Currency  string    `json:"currency,omitempty"`
-	Cost      *uint64   `json:"cost,omitempty"`
-	Whole     bool      `json:"whole"`
-	verdict   *ledgerJSON
-	logged    map[uint64][32]byte // agreements, by number
+	// Where agreements were named: the number of the one that governs at the end, and what all of them make of it.
+	Agreement  uint64        `json:"agreement,omitempty"`
+	Agreements []chargedJSON `json:"agreements,omitempty"`
+	Currency   string        `json:"currency,omitempty"`
+	Cost       *uint64       `json:"cost,omitempty"`
+	Whole      bool          `json:"whole"`
+	verdict    *ledgerJSON
+	logged     map[uint64]loggedAgreement // by number
+	parts      []ledger.Part
 }
 
 func meteringCommand(u *ui) *cobra.Command {
 	var f ledgerFlags
-	var period, paper string
+	var period string
+	var papers []string
 	c := &cobra.Command{
 		Use: "metering", Short: "Compute what embassies stored in a month, out of their ledgers", Args: cobra.NoArgs,
 		Long: "Reads and verifies every entry of the ledgers and computes from these alone what each embassy kept, took in and\n" +
 			"removed in a month (UTC). Home, host and an auditor come to the same numbers from the same ledger, also from a copy\n" +
 			"of it (chancery ledger copy). With the agreement of one embassy, and its signatures beside it (FILE.sig), it adds what\n" +
 			"that costs, in hundredths of its currency: if the ledger holds that agreement, as both signed it, and else it is\n" +
-			"refused (exit 5). A month that is not over is counted up to the ledger's newest entry.",
+			"refused (exit 5). Where an amendment came into force within the month, name both: each part of the month is charged by\n" +
+			"the agreement that governed it. A month that is not over is counted up to the ledger's newest entry.",
 		Example: "  chancery metering --period 2026-11 --home HOME\n" +
-			"  chancery metering --period 2026-11 --embassy lu --from COPY --charter charter.yaml --agreement lu.yaml",
+			"  chancery metering --period 2026-11 --embassy lu --from COPY --charter charter.yaml --agreement lu.yaml\n" +
+			"  chancery metering --period 2026-11 --embassy lu --home HOME --agreement lu.yaml --agreement lu-amended.yaml",
 	}
 	f.declare(c, "the embassy that is metered; default: all")
 	c.Flags().StringVar(&f.from, "from", "", "a folder of ledger files, or of one such folder for each embassy")
 	c.Flags().StringVar(&period, "period", "", "the month, such as 2026-11")
-	c.Flags().StringVar(&paper, "agreement", "", "with --embassy: its agreement, for the cost")
+	c.Flags().StringArrayVar(&papers, "agreement", nil, "with --embassy: its agreement, for the cost; again for each that governed")
 	required(c, "period")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		from, err := time.Parse("2006-01", period)
 		if err != nil || from.Format("2006-01") != period {
 			return usageError(c, fmt.Errorf("--period: %q is no month such as 2026-11", period))
 		}
-		var a *signedAgreement
-		if paper != "" {
-			if f.embassy == "" {
-				return usageError(c, fmt.Errorf("--agreement: say with --embassy whose it is"))
-			}
-			if a, err = readSigned(paper); err != nil {
-				return err
-			}
+		if len(papers) > 0 && f.embassy == "" {
+			return usageError(c, fmt.Errorf("--agreement: say with --embassy whose it is"))
+		}
+		signed, err := readAllSigned(papers)
+		if err != nil {
+			return err
 		}
 		l, err := f.open(u)
 		if err != nil {
@@ -80,15 +81,12 @@ func meteringCommand(u *ui) *cobra.Command {
 		var list []meteringJSON
 		var found []*ledgerJSON
 		for _, e := range l.list {
-			m, err := l.meter(c.Context(), e, period, from)
+			m, err := l.meter(c.Context(), e, period, from, signed)
 			if err != nil {
 				return err
 			}
-			if a != nil {
-				if err := a.inLedger(&m); err != nil {
-					return err
-				}
-				m.charge(a.Agreement)
+			if err := m.charge(signed); err != nil {
+				return err
 			}
 			list, found = append(list, m), append(found, m.verdict)
 		}
@@ -97,14 +95,22 @@ func meteringCommand(u *ui) *cobra.Command {
 	return c
 }
 
-// meter computes one embassy's usage while its ledger is verified.
-func (l *ledgers) meter(ctx context.Context, e charter.Embassy, period string, from time.Time) (meteringJSON, error) {
+// meter computes one embassy's usage while its ledger is verified, the parts apart that its agreements govern.
+func (l *ledgers) meter(
+	ctx context.Context, e charter.Embassy, period string, from time.Time, signed map[uint64]*signedAgreement,
+) (meteringJSON, error) {
 	to := from.AddDate(0, 1, 0)
-	meter, newest, logged := ledger.NewMeter(from, to), time.Time{}, map[uint64][32]byte{}
+	meter, newest, logged := ledger.NewMeter(from, to), time.Time{}, map[uint64]loggedAgreement{}
 	r, err := l.verifyOne(ctx, e, nil, func(_ uint64, leaf *ledger.Leaf) {
 		meter.Leaf(leaf)
 		if leaf.Kind == ledger.RecordStored && leaf.Slot.Kind == ledger.AgreementRecord {
-			logged[leaf.Slot.Sequence] = leaf.Name
+			if _, again := logged[leaf.Slot.Sequence]; !again { // of several leaves the first counts
+				x := loggedAgreement{record: leaf.Name, taken: meter.At()}
+				logged[leaf.Slot.Sequence] = x
+				if a := signed[leaf.Slot.Sequence]; a != nil && a.Number > 1 { // the first governs from the beginning
+					meter.Cut(x.begins(a))
+				}
+			}
 		}
 		if at := time.Unix(0, leaf.Time); at.After(newest) {
 			newest = at
@@ -125,7 +131,7 @@ func (l *ledgers) meter(ctx context.Context, e charter.Embassy, period string, f
 	return meteringJSON{
 		Embassy: e.Name, Period: period, From: from, Until: until.UTC().Truncate(time.Second), ByteHours: capped(usage.ByteHours),
 		Objects: usage.Objects, Held: usage.Held, Stored: usage.Stored, Taken: usage.Taken, Removed: usage.Removed, Freed: usage.Freed,
-		Size: r.Size, Root: r.Root, Whole: r.Whole, verdict: r, logged: logged,
+		Size: r.Size, Root: r.Root, Whole: r.Whole, verdict: r, logged: logged, parts: usage.Parts,
 	}, nil
 }
 
@@ -135,63 +141,6 @@ func capped(n *big.Int) uint64 {
 		return math.MaxUint64
 	}
 	return n.Uint64()
-}
-
-// signedAgreement is an agreement and the signatures of both, as embassies keep them.
-type signedAgreement struct {
-	*agreement.Agreement
-	path   string
-	record [32]byte // SHA-256 of the record that a ledger names
-}
-
-func readSigned(path string) (*signedAgreement, error) {
-	doc, err := readCapped(path, order.MaxSize)
-	if err != nil {
-		return nil, err
-	}
-	sigs, err := readCapped(path+".sig", order.MaxSignatures)
-	if err != nil {
-		return nil, err
-	}
-	a, err := agreement.Parse(doc)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	raw, err := order.NewRecord(doc, sigs).Bytes()
-	return &signedAgreement{a, path, sha256.Sum256(raw)}, err
-}
-
-// inLedger refuses to charge by an agreement that is not the one which the embassy logged: what either side has on paper
-// counts for nothing.
-func (a *signedAgreement) inLedger(m *meteringJSON) error {
-	name, ok := m.logged[a.Number]
-	switch {
-	case !ok:
-		return &failure{
-			err: fmt.Errorf("%s: the ledger of %s holds no agreement %d", a.path, m.Embassy, a.Number), code: exitRefused,
-			hint: "take the agreement of that embassy, with its signatures beside it",
-		}
-	case name != a.record:
-		return &failure{
-			err: fmt.Errorf("%s: the ledger of %s holds another agreement %d, or other signatures of it", a.path, m.Embassy, a.Number), code: exitRefused,
-			hint: "take the file that was admitted at that embassy, and its signatures as they were then",
-		}
-	}
-	m.Agreement = a.Number
-	return nil
-}
-
-// charge adds what the agreement makes of it, rounded down.
-func (m *meteringJSON) charge(a *agreement.Agreement) {
-	const terabyteMonth = 1_000_000_000_000 * 24 * 30
-	cost, months := new(big.Int), map[string]int64{"month": 1, "quarter": 3, "year": 12}[a.Cost.Period]
-	if a.Cost.Basis == "use" {
-		cost.SetUint64(a.Cost.PricePerTBMonth).Mul(cost, new(big.Int).SetUint64(m.ByteHours)).Quo(cost, big.NewInt(terabyteMonth))
-	} else {
-		cost.SetUint64(a.Cost.FixedPerPeriod).Quo(cost, big.NewInt(max(1, months)))
-	}
-	sum := capped(cost)
-	m.Currency, m.Cost = a.Cost.Currency, &sum
 }
 
 func (u *ui) meteringAnswer(list []meteringJSON, found []*ledgerJSON) error {
@@ -207,6 +156,14 @@ func (u *ui) meteringAnswer(list []meteringJSON, found []*ledgerJSON) error {
 			})
 		}
 		table(w, "EMBASSY PERIOD BYTE-HOURS HELD TAKEN FREED LEDGER COST", rows)
+		for _, m := range list {
+			for _, x := range m.Agreements {
+				if len(m.Agreements) > 1 {
+					fmt.Fprintf(w, "%s: from %s agreement %d, %d byte-hours, %d.%02d %s\n",
+						m.Embassy, x.From.Format(time.RFC3339), x.Agreement, x.ByteHours, x.Cost/100, x.Cost%100, x.Currency)
+				}
+			}
+		}
 	})
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"math/big"
+	"slices"
 	"time"
 )
 
@@ -16,6 +17,13 @@ type Usage struct {
 	Removed   uint64   // objects and records removed during it
 	Freed     uint64   // bytes of these
 	Leaves    uint64   // that the numbers are from
+	Parts     []Part   // of the period, in their order: one, or more where it was cut
+}
+
+// Part is what was kept from one cut of a period to the next.
+type Part struct {
+	From, To  time.Time // UTC, whole seconds
+	ByteHours *big.Int  // bytes kept times hours, rounded down
 }
 
 // Meter computes the usage of a period out of a ledger's leaves, in their order.
@@ -28,13 +36,41 @@ type Meter struct {
 	held     map[any]uint64
 	bytes    uint64
 	objects  uint64
-	seconds  *big.Int // bytes times seconds
+	parts    []part // never none; the first begins with the period, each ends where the next begins
 	usage    Usage
+}
+
+// part is what is counted from a moment on.
+type part struct {
+	from    int64
+	seconds *big.Int // bytes times seconds
 }
 
 // NewMeter meters from a moment to another, of which only whole seconds count.
 func NewMeter(from, to time.Time) *Meter {
-	return &Meter{from: from.Unix(), to: to.Unix(), held: make(map[any]uint64), seconds: new(big.Int)}
+	return &Meter{from: from.Unix(), to: to.Unix(), held: make(map[any]uint64), parts: []part{{from.Unix(), new(big.Int)}}}
+}
+
+// At is the latest time of a leaf so far.
+func (m *Meter) At() time.Time { return time.Unix(m.at, 0).UTC() }
+
+// Cut has what is kept from a moment on counted as a part of its own. A moment
+// that is not within the period, or is over already, cuts nothing.
+func (m *Meter) Cut(at time.Time) {
+	c := at.Unix()
+	i, there := slices.BinarySearchFunc(m.parts, c, func(p part, c int64) int {
+		switch {
+		case p.from < c:
+			return -1
+		case p.from > c:
+			return 1
+		}
+		return 0
+	})
+	if there || c < m.at || c <= m.from || c >= m.to {
+		return
+	}
+	m.parts = slices.Insert(m.parts, i, part{c, new(big.Int)})
 }
 
 // Leaf takes the next leaf.
@@ -81,9 +117,15 @@ func (m *Meter) goOn(at int64) {
 	if at <= m.at {
 		return
 	}
-	if begin, end := max(m.at, m.from), min(at, m.to); begin < end {
-		held := new(big.Int).SetUint64(m.bytes)
-		m.seconds.Add(m.seconds, held.Mul(held, big.NewInt(end-begin)))
+	for i, p := range m.parts {
+		to := m.to
+		if i+1 < len(m.parts) {
+			to = m.parts[i+1].from
+		}
+		if begin, end := max(m.at, p.from), min(at, to); begin < end {
+			held := new(big.Int).SetUint64(m.bytes)
+			p.seconds.Add(p.seconds, held.Mul(held, big.NewInt(end-begin)))
+		}
 	}
 	m.at = at
 }
@@ -93,7 +135,15 @@ func (m *Meter) goOn(at int64) {
 func (m *Meter) Usage(until time.Time) Usage {
 	m.goOn(min(m.to, until.Unix()))
 	u := m.usage
-	u.ByteHours = new(big.Int).Quo(m.seconds, big.NewInt(3600))
+	sum, hour := new(big.Int), big.NewInt(3600)
+	for i, p := range m.parts {
+		sum.Add(sum, p.seconds)
+		u.Parts = append(u.Parts, Part{From: time.Unix(p.from, 0).UTC(), To: time.Unix(m.to, 0).UTC(), ByteHours: new(big.Int).Quo(p.seconds, hour)})
+		if i > 0 {
+			u.Parts[i-1].To = u.Parts[i].From
+		}
+	}
+	u.ByteHours = sum.Quo(sum, hour)
 	u.Held, u.Objects = m.bytes, m.objects
 	return u
 }

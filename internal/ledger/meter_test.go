@@ -55,3 +55,48 @@ func TestPeriodsAddUp(t *testing.T) {
 		}
 	})
 }
+
+// The parts of a period that was cut are what periods of their own would be, and cuts change nothing else.
+func TestPartsAreWhatPeriodsOfTheirOwnWouldBe(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		from := time.Unix(1_700_000_000, 0)
+		to := from.Add(300 * time.Hour)
+		var leaves []*Leaf
+		at := from.Add(-50 * time.Hour)
+		for range rapid.IntRange(0, 60).Draw(t, "leaves") {
+			at = at.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "hours")) * time.Hour)
+			kind := rapid.SampledFrom([]LeafKind{ObjectStored, ObjectRemoved}).Draw(t, "kind")
+			name := byte(rapid.IntRange(1, 5).Draw(t, "name"))
+			leaves = append(leaves, meterLeaf(kind, name, uint64(name)*3600, at)) // in whole hours' bytes, so that nothing is rounded
+		}
+		// A cut is told beside a leaf, for its moment or a later one.
+		cut, plain := NewMeter(from, to), NewMeter(from, to)
+		for _, l := range leaves {
+			cut.Leaf(l)
+			plain.Leaf(l)
+			if rapid.IntRange(0, 9).Draw(t, "cut") == 0 {
+				later := cut.At().Add(time.Duration(rapid.IntRange(-3, 40).Draw(t, "later")) * time.Hour)
+				cut.Cut(later)
+				cut.Cut(later)
+			}
+		}
+		u, want := cut.Usage(to), plain.Usage(to)
+		if len(want.Parts) != 1 || want.Parts[0].ByteHours.Cmp(want.ByteHours) != 0 {
+			t.Fatalf("control: %+v", want)
+		}
+		sum, next := new(big.Int), from.UTC()
+		for _, p := range u.Parts {
+			own := NewMeter(p.From, p.To)
+			for _, l := range leaves {
+				own.Leaf(l)
+			}
+			if x := own.Usage(to); x.ByteHours.Cmp(p.ByteHours) != 0 || !p.From.Equal(next) || !p.From.Before(p.To) {
+				t.Fatalf("%+v, by itself %v, begins after %v", p, x.ByteHours, next)
+			}
+			sum, next = sum.Add(sum, p.ByteHours), p.To
+		}
+		if !next.Equal(to) || sum.Cmp(want.ByteHours) != 0 || u.ByteHours.Cmp(want.ByteHours) != 0 || u.Held != want.Held || u.Taken != want.Taken {
+			t.Fatalf("%+v, not %+v", u, want)
+		}
+	})
+}
