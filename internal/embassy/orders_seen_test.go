@@ -29,20 +29,16 @@ func TestHowLongAnOrderWaitedCanBeShownLater(t *testing.T) {
 	}
 	logged, first, ended := w.leavesOfOrder(1)
 	agent := w.client(0, "agent")
-	ended1 := func() error { _, err := agent.OrderCosigned(t.Context(), "1", seenEnded); return err }
 	until(t, "its result is cosigned", func() bool {
-		err := ended1()
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		s, err := agent.Order(t.Context(), "1")
+		if err != nil {
 			t.Fatal(err)
 		}
-		return err == nil
+		return slices.Equal(s.Cosigned, OrderMoments())
 	})
 	policy, err := w.state(0).inForce().charter.Policy()
 	if err != nil {
 		t.Fatal(err)
-	}
-	if s, err := agent.Order(t.Context(), "1"); err != nil || !slices.Equal(s.Cosigned, OrderMoments()) {
-		t.Errorf("its status speaks of checkpoints of %v, %v", s.Cosigned, err)
 	}
 	notes := map[string]ledger.Verdict{}
 	for _, moment := range OrderMoments() {
