@@ -102,7 +102,7 @@ func TestNothingIsRemovedBeforeACheckpointProvesThatItWaited(t *testing.T) {
 	// Each look goes through the orders in their sequence: the second hold acted in one that began after the first had, and
 	// with it after the time at which the release was due.
 	if x := w.state(0).orders.bySequence(1); w.state(0).orders.standing(x).Status != order.Effective {
-		t.Fatalf("control: by the time alone the release is %v", w.state(0).orders.standing(x).Status)
+		t.Fatalf("the release is %v: its time has come, and no checkpoint proves it", w.state(0).orders.standing(x).Status)
 	}
 	if n := w.held(old); n != len(old) {
 		t.Errorf("%d of %d objects are left, and no checkpoint proves that half an hour went by", n, len(old))
