@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path"
 
+	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/shard"
 )
 
@@ -84,15 +86,14 @@ func (c *Client) putBatch(ctx context.Context, objects []Object, errs []error) (
 			errs[i] = err
 			continue
 		}
-		errs[i] = c.resultOf(objects[i].Name, rest[0])
+		errs[i] = c.resultOf("store object "+objects[i].Name.String(), rest[0])
 		rest = rest[1:]
 	}
 	return true
 }
 
-// resultOf turns an answer for one object into an error.
-func (c *Client) resultOf(name shard.Name, r resultJSON) error {
-	op := "store object " + name.String()
+// resultOf turns an answer for one thing of a batch into an error.
+func (c *Client) resultOf(op string, r resultJSON) error {
 	switch {
 	case r.Error == nil && r.Leaf != nil:
 		return nil
@@ -100,4 +101,73 @@ func (c *Client) resultOf(name shard.Name, r resultJSON) error {
 		return c.fail(op, kindOf(r.Error.Code), fmt.Errorf("%s: %s", printable(r.Error.What), printable(r.Error.Why)))
 	}
 	return c.fail(op, ErrForged, errors.New("neither a leaf nor a reason"))
+}
+
+// PutRecords stores records in slots that follow each other, from first on, as
+// PutRecord does, several in a request. It returns how many of them, from the
+// first on, are acknowledged, and why the next is not; nil when all are. What
+// became of those behind that one is open. An embassy takes none of them before
+// those that come before it.
+func (c *Client) PutRecords(ctx context.Context, first ledger.Slot, records [][]byte) (taken int, err error) {
+	for slot := first; taken < len(records); slot.Sequence = first.Sequence + uint64(taken) {
+		n, size := 0, 0
+		for _, data := range records[taken:min(len(records), taken+maxBatchRecords)] {
+			if size += recordHead + len(data); size > maxBatch {
+				break
+			}
+			n++
+		}
+		if n > 1 && inMany(first.Kind) {
+			got, err := c.putMany(ctx, slot, records[taken:taken+n])
+			if taken += got; err == nil {
+				continue
+			}
+			if got > 0 || !errors.Is(err, ErrNotFound) || errors.Is(err, ErrRemoved) {
+				return taken, err
+			}
+		}
+		if err := c.PutRecord(ctx, slot, records[taken]); err != nil {
+			return taken, err
+		}
+		taken++
+	}
+	return taken, nil
+}
+
+// putMany is one request. It fails with ErrNotFound from an embassy that knows
+// none of this kind.
+func (c *Client) putMany(ctx context.Context, first ledger.Slot, records [][]byte) (taken int, err error) {
+	op := fmt.Sprintf("store %d records from %s on", len(records), slotPath(first))
+	var body []byte
+	for i, data := range records {
+		if len(data) == 0 || first.Sequence == 0 {
+			return 0, c.fail(op, ErrInvalid, fmt.Errorf("%d bytes at sequence %d", len(data), first.Sequence+uint64(i)))
+		}
+		body = appendRecord(body, first.Sequence+uint64(i), data)
+	}
+	var reply batchJSON
+	err = c.do(ctx, &call{
+		op: op, method: http.MethodPut, path: path.Dir(slotPath(first)), body: body,
+		reply: maxJSON, work: diskTime,
+		accept: func(resp *http.Response, answer io.Reader) error {
+			reply = batchJSON{}
+			if err := intoJSON(&reply)(resp, answer); err != nil {
+				return err
+			}
+			if n := len(reply.Results); n == 0 || n > len(records) || n < len(records) && reply.Results[n-1].Error == nil {
+				return errors.New("it answers for other records")
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range reply.Results {
+		if err := c.resultOf(op, r); err != nil {
+			return taken, err
+		}
+		taken++
+	}
+	return taken, nil
 }

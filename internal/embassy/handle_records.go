@@ -56,7 +56,7 @@ func (s *Server) putRecord(q *session) error {
 	}
 	index, fresh, err := s.takeRecord(q.r.Context(), q.state, slot, data, q.key, true)
 	if errors.Is(err, errTaken) {
-		return &refusal{status: http.StatusConflict, Code: codeConflict, What: "record", Why: "the slot holds other bytes"}
+		return slotTaken()
 	}
 	if err != nil {
 		return err
@@ -70,6 +70,10 @@ func (s *Server) putRecord(q *session) error {
 
 // errTaken: the slot holds other bytes.
 var errTaken = errors.New("embassy: the slot holds other bytes")
+
+func slotTaken() *refusal {
+	return &refusal{status: http.StatusConflict, Code: codeConflict, What: "record", Why: "the slot holds other bytes"}
+}
 
 // takeRecord stores a record in its slot and returns its leaf's index; fresh is
 // false when the same bytes were there, whole. It fails with errTaken. counted
@@ -88,28 +92,12 @@ func (s *Server) takeRecord(ctx context.Context, st *state, slot ledger.Slot, da
 	}
 	defer release()
 	hash := sha256.Sum256(data)
-	at, leafed, err := st.catalog.recordEver(slot)
+	_, leafed, err := st.catalog.recordEver(slot)
 	if err != nil {
 		return 0, false, err
 	}
-	if leafed && at.hash != hash {
-		return 0, false, errTaken
-	}
-	if leafed && at.removed {
-		return 0, false, notHeld("record", true, 0)
-	}
 	if leafed {
-		old, err := readFile(st.recordPath(slot), maxRecord)
-		if err == nil && sha256.Sum256(old) == hash {
-			return at.index, false, nil
-		}
-		// Lost or damaged on disk: write it again under its first leaf.
-		unclaim, err := s.reserve(st, int64(len(data)), false)
-		if err != nil {
-			return 0, false, err
-		}
-		defer unclaim()
-		return at.index, true, s.keepRecord(st, slot, data)
+		return s.heldRecord(st, slot, data, hash)
 	}
 	if err := st.takesRecords(slot, data); err != nil {
 		return 0, false, err
@@ -138,12 +126,41 @@ func (s *Server) takeRecord(ctx context.Context, st *state, slot ledger.Slot, da
 	return index, true, nil
 }
 
+// heldRecord is takeRecord for a slot that has a leaf. Lost or damaged on disk,
+// the record is written again under its first leaf.
+func (s *Server) heldRecord(st *state, slot ledger.Slot, data []byte, hash [32]byte) (index uint64, fresh bool, err error) {
+	at, _, err := st.catalog.recordEver(slot)
+	switch {
+	case err != nil:
+		return 0, false, err
+	case at.hash != hash:
+		return 0, false, errTaken
+	case at.removed:
+		return 0, false, notHeld("record", true, 0)
+	}
+	old, err := readFile(st.recordPath(slot), maxRecord)
+	if err == nil && sha256.Sum256(old) == hash {
+		return at.index, false, nil
+	}
+	unclaim, err := s.reserve(st, int64(len(data)), false)
+	if err != nil {
+		return 0, false, err
+	}
+	defer unclaim()
+	return at.index, true, s.keepRecord(st, slot, data)
+}
+
 func (s *Server) keepRecord(st *state, slot ledger.Slot, data []byte) error {
+	return st.keepWith(slot, data, durable.CreateIn)
+}
+
+// keepWith writes a record's file, by itself or in a group.
+func (st *state) keepWith(slot ledger.Slot, data []byte, create func(folder, path string, perm fs.FileMode) (*durable.File, error)) error {
 	path := st.recordPath(slot)
 	if err := durable.MkdirAll(filepath.Dir(path), folderPerm); err != nil {
 		return err
 	}
-	f, err := durable.CreateIn(st.store.tmp(), path, filePerm)
+	f, err := create(st.store.tmp(), path, filePerm)
 	if err != nil {
 		return err
 	}

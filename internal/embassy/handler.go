@@ -75,6 +75,7 @@ func (s *Server) Handler() http.Handler {
 	route("POST"+base+"objects/has", mayRead, s.hasObjects)
 	route("POST"+base+"objects/scrub", mayRead, s.scrubObjects)
 	route("PUT"+base+"records/{kind}/{register}/{sequence}", mayWrite, s.putRecord)
+	route("PUT"+base+"records/{kind}/{register}", mayWrite, s.putRecords)
 	route("GET"+base+"records/{kind}/{register}/{sequence}", mayInspect, s.getRecord)
 	route("GET"+base+"records/{kind}", mayInspect, s.listRecords)
 	route("POST"+base+"receipts", mayRead, s.receipts)

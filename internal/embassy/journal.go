@@ -112,24 +112,46 @@ func (j *journal) close() error {
 // Therefore one is written at a time, leaves that come meanwhile make the next,
 // and each waits gatherTime for those that come close behind the first.
 func (j *journal) append(l *ledger.Leaf) (index uint64, err error) {
-	data, err := l.Bytes()
+	indexes, err := j.appendAll([]*ledger.Leaf{l})
 	if err != nil {
 		return 0, err
 	}
-	w := &leafWaiting{entry: tessera.NewEntry(data), done: make(chan struct{})}
+	return indexes[0], nil
+}
+
+// appendAll is append for several leaves. They go into the ledger in order, so
+// that a crash leaves the first so many of them. It returns the indexes of those
+// that are durable with all before them, and why the next is not.
+func (j *journal) appendAll(leaves []*ledger.Leaf) (indexes []uint64, err error) {
+	if len(leaves) == 0 {
+		return nil, nil
+	}
+	waits := make([]*leafWaiting, len(leaves))
+	for i, l := range leaves {
+		data, err := l.Bytes()
+		if err != nil {
+			return nil, err
+		}
+		waits[i] = &leafWaiting{entry: tessera.NewEntry(data), done: make(chan struct{})}
+	}
 	j.gate.Lock()
-	j.waiting = append(j.waiting, w)
+	j.waiting = append(j.waiting, waits...)
 	first := !j.writing
 	j.writing = true
 	j.gate.Unlock()
 	if first {
 		go j.writeWaiting()
 	}
-	<-w.done
-	if w.err != nil {
-		return 0, fmt.Errorf("embassy: ledger: append: %w", w.err)
+	for _, w := range waits {
+		<-w.done
+		if w.err != nil && err == nil {
+			err = fmt.Errorf("embassy: ledger: append: %w", w.err)
+		}
+		if err == nil {
+			indexes = append(indexes, w.index)
+		}
 	}
-	return w.index, nil
+	return indexes, err
 }
 
 // writeWaiting writes batch after batch until nobody waits.

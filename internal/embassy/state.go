@@ -188,21 +188,35 @@ func (st *state) inForce() charterInForce {
 
 // act appends a leaf for what is already durable, and remembers it.
 func (st *state) act(l *ledger.Leaf) (uint64, error) {
-	l.Time = max(0, st.opts.now().UnixNano())
-	index, err := st.journal.append(l)
+	indexes, err := st.actAll([]*ledger.Leaf{l})
 	if err != nil {
 		return 0, err
 	}
-	if st.catalog.note(l, index) {
+	return indexes[0], nil
+}
+
+// actAll is act for several leaves, which go into the ledger in order: at an
+// error, those whose indexes are returned are in it, and the others count as
+// not.
+func (st *state) actAll(leaves []*ledger.Leaf) (indexes []uint64, err error) {
+	for _, l := range leaves {
+		l.Time = max(0, st.opts.now().UnixNano())
+	}
+	indexes, err = st.journal.appendAll(leaves)
+	behind := false
+	for i, index := range indexes {
+		behind = st.catalog.note(leaves[i], index) || behind
+	}
+	if behind {
 		select {
 		case st.behind <- struct{}{}:
 		default:
 		}
 	}
-	if st.notary != nil {
-		st.notary.appended(index + 1)
+	if st.notary != nil && len(indexes) > 0 {
+		st.notary.appended(indexes[len(indexes)-1] + 1)
 	}
-	return index, nil
+	return indexes, err
 }
 
 // logCharter appends the leaf of a charter.
