@@ -62,6 +62,10 @@ type Flaw struct {
 type Records interface {
 	// PutRecord stores a small document in its slot; other bytes in a taken slot are a conflict.
 	PutRecord(ctx context.Context, slot ledger.Slot, data []byte) error
+	// PutRecords is PutRecord for documents in slots that follow each other, from first on. It returns how many of them,
+	// from the first on, are stored, and why the next is not: what became of those behind it is open. An embassy
+	// takes none before those that come before it.
+	PutRecords(ctx context.Context, first ledger.Slot, records [][]byte) (taken int, err error)
 	// GetRecord returns the document in a slot.
 	GetRecord(ctx context.Context, slot ledger.Slot) ([]byte, error)
 	// ListRecords returns the slots of one kind of one register with a sequence above after, in order, a page at a time.

@@ -26,11 +26,11 @@ var (
 
 const (
 	// streamWindow is how many stretches are on their way at once; Append waits while there are so many.
-	streamWindow = 8
+	streamWindow = 16
 	// streamMemory bounds the shares on their way, those to slow embassies included. One stretch may always be.
 	streamMemory = 64 << 20
-	// maxSpare is how many pieces of memory for shares of one class are kept for the next packs.
-	maxSpare = 2
+	// maxSpare is how many bytes of memory for shares of one class are kept for the next packs; one piece may always be.
+	maxSpare = 16 << 20
 	// sessionPacks is how many packs share one session: a thief of the sender's memory opens no others.
 	sessionPacks = 256
 )
@@ -71,6 +71,8 @@ type Stream struct {
 	hash    [32]byte // of the newest record
 	replace uint64   // the next one says that it replaces from here on
 
+	logging chan struct{} // holds a token while there is something to log
+
 	disk  sync.Mutex // guards the log and the state
 	log   *streamLog
 	state *stateFile
@@ -78,10 +80,11 @@ type Stream struct {
 	mu        sync.Mutex // guards what follows
 	changed   *sync.Cond // of mu
 	lanes     []*lane
-	last      uint64 // the newest record
-	durable   uint64 // the newest stretch that is durable, with all before it
-	kept      uint64 // the newest of which this machine has noted so
-	position  []byte // of it
+	last      uint64    // the newest record
+	unlogged  []*flight // of which the record is not on disk at home yet
+	durable   uint64    // the newest stretch that is durable, with all before it
+	kept      uint64    // the newest of which this machine has noted so
+	position  []byte    // of it
 	flights   []*flight
 	lingering []*flight // durable, and still on their way to slow embassies
 	memory    int       // of both
@@ -165,8 +168,7 @@ func (s *Stream) lay(position, data []byte, done func(error)) (*flight, []byte, 
 		position: append([]byte(nil), position...), done: done,
 		logged: make(chan struct{}), over: make(chan struct{}),
 	}
-	id := s.hasher.Sum(data)
-	stored, compressed := s.press.Compress(s.stored[:0], data)
+	id, stored, compressed := s.digest(data)
 	s.stored = stored
 	class, ok := pack.Smallest(pack.NewBuilder(nil).Len()+len(stored)+packEntry, pack.Data)
 	if !ok {
@@ -185,6 +187,22 @@ func (s *Stream) lay(position, data []byte, done func(error)) (*flight, []byte, 
 	}
 	f.size = len(s.lanes) * shard.Size(class.Size(), s.reg.K)
 	return f, b.Finish(class), nil
+}
+
+// besideFrom is from how many bytes on hashing beside compressing is worth a goroutine.
+const besideFrom = 64 << 10
+
+// digest hashes and compresses at once.
+func (s *Stream) digest(data []byte) (id chunk.ID, stored []byte, compressed bool) {
+	var beside sync.WaitGroup
+	if len(data) < besideFrom {
+		id = s.hasher.Sum(data)
+	} else {
+		beside.Go(func() { id = s.hasher.Sum(data) })
+	}
+	stored, compressed = s.press.Compress(s.stored[:0], data)
+	beside.Wait()
+	return id, stored, compressed
 }
 
 // packEntry is what a chunk takes in a pack besides its bytes.
@@ -215,7 +233,7 @@ func (s *Stream) room(ctx context.Context, size int) error {
 	return err
 }
 
-// depart seals a stretch, signs its record, and sends both off. The record goes to the local disk first, and the shares
+// depart seals a stretch, signs its record, and sends both off: the record to the local disk first, and the shares
 // meanwhile to the embassies: they tell nobody what they are of.
 func (s *Stream) depart(f *flight, payload []byte) error {
 	var err error
@@ -229,36 +247,23 @@ func (s *Stream) depart(f *flight, payload []byte) error {
 	if err := s.sign(f, kept); err != nil {
 		return err
 	}
-	f.ctx, f.stop = context.WithCancel(s.ctx)
 	s.mu.Lock()
-	s.flights = append(s.flights, f)
+	defer s.mu.Unlock()
+	if s.broken != nil {
+		return s.broken
+	}
+	f.ctx, f.stop = context.WithCancel(s.ctx)
+	s.flights, s.unlogged = append(s.flights, f), append(s.unlogged, f)
 	f.busy, f.begun = len(s.lanes), time.Now()
 	for _, l := range s.lanes {
 		s.working.Go(func() { s.carry(f, l) })
 	}
-	s.mu.Unlock()
-	err = s.keepRecord(f)
-	f.lost = err
-	close(f.logged)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err != nil {
-		s.breakOff(fmt.Errorf("local record of stretch %d: %w", f.seq, err))
-		return nil // done is told
-	}
 	s.last, s.hash, s.replace = f.seq, f.hash, 0
-	return nil
-}
-
-// keepRecord writes the record to the local log. A crash before its end leaves a record that nobody was sent; one after
-// it leaves a stretch that is completed or replaced by who opens the stream next.
-func (s *Stream) keepRecord(f *flight) error {
-	s.disk.Lock()
-	defer s.disk.Unlock()
-	if err := s.log.add(f.seq, f.record); err != nil {
-		return err
+	select {
+	case s.logging <- struct{}{}:
+	default: // it is told already
 	}
-	return s.log.sync()
+	return nil
 }
 
 // seal seals, splits and masks a pack of data, and completes its reference. The shares are in borrowed memory.
@@ -306,7 +311,7 @@ func (s *Stream) borrow(class pack.Class) []byte {
 func (s *Stream) giveBack(class pack.Class, buf []byte) {
 	s.sealing.Lock()
 	defer s.sealing.Unlock()
-	if len(s.spare[class]) < maxSpare {
+	if n := len(s.spare[class]); n == 0 || (n+1)*cap(buf) <= maxSpare {
 		s.spare[class] = append(s.spare[class], buf[:0])
 	}
 }

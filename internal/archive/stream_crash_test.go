@@ -50,7 +50,14 @@ func (b *bench) crashing(at int, after bool, from, to int) (told, calls int) {
 	b.Helper()
 	c := sim.NewCounter(at, func() error { return sim.ErrDown })
 	f := b.flow()
-	b.state.Fail(c.Faults(after))
+	return f.dying(c, c.Faults(after), at, from, to)
+}
+
+// dying is crashing with the embassies' faults.
+func (f *flow) dying(c *sim.Counter, faults sim.Faults, at, from, to int) (told, calls int) {
+	f.Helper()
+	b := f.bench
+	b.state.Fail(faults)
 	ctx, stop := context.WithCancel(b.Context())
 	dead := make(chan struct{})
 	go func() {
@@ -122,6 +129,7 @@ func TestAStreamSurvivesALocalLogCutAtEveryByte(t *testing.T) {
 	f.write(1, 3)
 	f.state.Fail(sim.Down())
 	check(t, f.tryAppend(t.Context(), 4, nil))
+	f.until(func() bool { return f.Logged() == 1 })
 	f.crash()
 	b.state.Fail(sim.Faults{})
 	name := filepath.Join(b.dir, "stretches", fmt.Sprintf("log-%020d", 1))

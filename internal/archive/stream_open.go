@@ -40,7 +40,7 @@ func OpenStream(ctx context.Context, reg *Register, agent *Agent, without ...cha
 	s := &Stream{
 		reg: reg, agent: agent, dir: dir, unlock: unlock,
 		press: pack.NewCompressor(), spare: map[pack.Class][][]byte{}, hasher: reg.IDKey.NewHasher(),
-		view: newStreamView(reg, agent.Trusted, reg.sites(), &faults{}),
+		view: newStreamView(reg, agent.Trusted, reg.sites(), &faults{}), logging: make(chan struct{}, 1),
 	}
 	s.changed = sync.NewCond(&s.mu)
 	if err := s.open(ctx, without); err != nil {
@@ -56,6 +56,7 @@ func OpenStream(ctx context.Context, reg *Register, agent *Agent, without ...cha
 	}
 	s.ctx, s.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	s.working.Go(s.settle)
+	s.working.Go(s.keepRecords)
 	s.working.Go(s.tend)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -274,7 +275,7 @@ func (o *opening) one(ctx context.Context, seq uint64) (*snapshot.Stretch, error
 // lanes makes a lane of each embassy.
 func (o *opening) lanes(ctx context.Context) error {
 	for i, x := range o.view.sites {
-		l := &lane{site: x, beyond: map[uint64]bool{}, has: o.view.prefix[i]}
+		l := &lane{site: x, beyond: map[uint64]bool{}, under: map[uint64]bool{}, has: o.view.prefix[i]}
 		known, ok := o.known.sites[x.ID]
 		if why := x.reason(); why != nil {
 			l.why, l.pause, l.retry, l.has = why, firstPause, time.Now().Add(firstPause), known.has

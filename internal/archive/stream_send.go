@@ -1,17 +1,12 @@
 package archive
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"time"
-
-	"chancery.dev/chancery/internal/durable"
-	"chancery.dev/chancery/internal/ledger"
 )
 
 const (
@@ -35,6 +30,7 @@ type lane struct {
 	retry   time.Time // not before
 	has     uint64    // it has all records up to this one
 	beyond  map[uint64]bool
+	under   map[uint64]bool // records that are on their way, maybe with others
 	filling bool
 
 	delivered uint64 // deliveries say what it was given, up to this stretch
@@ -101,88 +97,13 @@ func (s *Stream) offer(f *flight, l *lane, shared *bool) error {
 	<-f.logged
 	err := f.lost
 	if err == nil {
-		err = s.awaitTurn(f, l)
-	}
-	if err == nil {
-		err = s.putRecord(f.ctx, l, s.slot(f.seq), f.record)
-	}
-	if err == nil {
-		s.mu.Lock()
-		l.took(f.seq)
-		s.changed.Broadcast()
-		s.mu.Unlock()
+		err = s.bring(f, l)
 	}
 	if perr := <-answer; perr != nil {
 		return fmt.Errorf("storing object %s: %w", f.ref.Shares[l.share], perr)
 	}
 	*shared = true
 	return err
-}
-
-// awaitTurn waits until the record before is at the same embassy, or with so many that it will be found. Otherwise the
-// loss of home could leave a record of which nobody has the one before: the chain could neither be read on nor gone on with.
-func (s *Stream) awaitTurn(f *flight, l *lane) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.await(f.ctx, func() bool {
-		before := f.seq - 1
-		if l.holds(before) || before <= s.durable {
-			return true
-		}
-		s.mayFill(l)
-		holders := 0
-		for _, other := range s.lanes {
-			if other.holds(before) {
-				holders++
-			}
-		}
-		return holders > len(s.lanes)-s.reg.K
-	})
-}
-
-func (l *lane) holds(seq uint64) bool { return seq <= l.has || l.beyond[seq] }
-
-// putRecord stores a record. Where its slot is taken by another that an agent signed, the register's stream has two
-// histories, and this one ends.
-func (s *Stream) putRecord(ctx context.Context, l *lane, slot ledger.Slot, b []byte) error {
-	err := l.Records.PutRecord(ctx, slot, b)
-	if err == nil {
-		return nil
-	}
-	err = fmt.Errorf("storing %s: %w", recordName(slot), err)
-	if !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	other, gerr := l.Records.GetRecord(ctx, slot)
-	if gerr != nil {
-		return errors.Join(err, gerr)
-	}
-	if slot.Kind == ledger.GatheringRecord {
-		_, gerr = s.view.gathering(other, slot.Sequence)
-	} else {
-		_, gerr = s.view.stretch(other, slot.Sequence)
-	}
-	if gerr != nil {
-		s.view.blame(l.site, slot, gerr.Error())
-		return errors.Join(err, gerr)
-	}
-	err = s.view.dispute(slot, l.Name, other)
-	s.keepForks()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.breakOff(err)
-	return err
-}
-
-// keepForks writes the records of a fork beside the stream's own: together they convict whoever signed both.
-func (s *Stream) keepForks() {
-	s.view.mu.Lock()
-	defer s.view.mu.Unlock()
-	for name, b := range s.view.other {
-		if err := durable.WriteFile(filepath.Join(s.dir, "forked-"+name), b, 0o600); err != nil {
-			s.view.faults.add(Fault{"", name, "could not be kept: " + err.Error()})
-		}
-	}
 }
 
 // fails notes that a call failed: the embassy is left alone for a while.
@@ -390,18 +311,18 @@ func (s *Stream) fillFrom(l *lane, from, end uint64) error {
 		s.mu.Unlock()
 		return nil
 	}
-	for i, b := range batch {
-		seq := from + uint64(i)
-		if err := s.putRecord(s.ctx, l, s.slot(seq), b); err != nil {
-			return err
-		}
-		s.mu.Lock()
+	n, err := l.Records.PutRecords(s.ctx, s.slot(from), batch)
+	s.mu.Lock()
+	for i := range n {
 		l.answers()
-		l.took(seq)
-		s.changed.Broadcast()
-		s.mu.Unlock()
+		l.took(from + uint64(i))
 	}
-	return nil
+	s.changed.Broadcast()
+	s.mu.Unlock()
+	if n == 0 && errors.Is(err, fs.ErrExist) {
+		return s.putRecord(s.ctx, l, s.slot(from), batch[0]) // and see what is there
+	}
+	return err
 }
 
 // tend looks after embassies that failed, also while nothing is appended.

@@ -28,7 +28,7 @@ func Down() Faults {
 // Full lets it refuse to store, as a full disk does.
 func Full() Faults {
 	return Faults{Before: func(_ context.Context, c *Call) error {
-		if c.Op == Put || c.Op == Repair || c.Op == PutRecord {
+		if c.Op == Put || c.Op == Repair || c.Op == PutRecord || c.Op == PutRecords {
 			return syscall.ENOSPC
 		}
 		return nil

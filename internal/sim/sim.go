@@ -43,6 +43,7 @@ const (
 	Check       Op = "check"
 	Repair      Op = "repair"
 	PutRecord   Op = "put record"
+	PutRecords  Op = "put records"
 	GetRecord   Op = "get record"
 	ListRecords Op = "list records"
 	Receipts    Op = "receipts"
@@ -259,6 +260,28 @@ func (e *Embassy) PutRecord(ctx context.Context, slot ledger.Slot, data []byte) 
 		return err
 	}
 	return e.leave(ctx, c)
+}
+
+// PutRecords is archive.Records. Each record is a call of its own as well, in the middle of which the embassy may fail.
+func (e *Embassy) PutRecords(ctx context.Context, first ledger.Slot, records [][]byte) (int, error) {
+	c := &Call{Op: PutRecords, Slot: first}
+	for _, data := range records {
+		c.Size += len(data)
+	}
+	if err := e.enter(ctx, c); err != nil {
+		return 0, err
+	}
+	for i, data := range records {
+		slot := first
+		slot.Sequence += uint64(i)
+		if err := e.PutRecord(ctx, slot, data); err != nil {
+			return i, err
+		}
+	}
+	if err := e.leave(ctx, c); err != nil {
+		return 0, err // all of it took effect
+	}
+	return len(records), nil
 }
 
 func (e *Embassy) storeRecord(slot ledger.Slot, data []byte) error {
