@@ -4,8 +4,9 @@
 #   bench/pg.sh run RESULTS.tsv SCALE ROUNDS SETUP...   measures; adds lines to RESULTS.tsv
 #   bench/pg.sh report RESULTS.tsv                      medians, as Markdown
 #
-# A SETUP is  chancery-1 chancery-3  pgbackrest-zst pgbackrest-lz4 (both with aes-256-cbc)  pg_basebackup-none (which neither
-# compresses nor seals). The database is pgbench's at SCALE, with one more table of hexadecimal text.
+# A SETUP is  chancery-1 chancery-3  pgbackrest-zst pgbackrest-lz4 (both with aes-256-cbc; with -async behind it the log is
+# archived by a process of its own, several segments at once)  pg_basebackup-none (which neither compresses nor seals). The
+# database is pgbench's at SCALE, with one more table of hexadecimal text.
 #
 # PHASES  any of: full second restore archive lag sync                   (default all; sync is chancery's alone)
 # STORE   folder for everything, on the disk to be measured              (default /tmp/chancery-pg)
@@ -15,7 +16,7 @@
 # NEEDS: root, PostgreSQL 15 and pgbench in Debian's place, GNU time.
 #
 # Lines: setup round full|second|restore wall_s cpu_s others_cpu_s peak_KiB stored_bytes   (others: embassies or the server)
-#        setup round archive segments/s cpu_s_per_segment
+#        setup round archive segments/s cpu_s_per_segment [peak_KiB of chancery pg stream]
 #        setup round lag median_s p99_s WAL_MiB/s
 #        setup round sync|local clients commits/s mean_ms   (sync: each commit waits until the embassies hold it)
 set -euo pipefail
@@ -91,7 +92,7 @@ repo1-path=$store/repository
 repo1-cipher-type=aes-256-cbc
 repo1-cipher-pass=for-the-benchmark
 repo1-retention-full=9
-compress-type=$variant
+compress-type=${variant%-async}
 process-max=2
 start-fast=y
 lock-path=$store/lock
@@ -102,6 +103,7 @@ pg1-path=$store/data
 pg1-port=5499
 pg1-socket-path=$store
 C
+  [[ $variant != *-async ]] || sed -i "s|^start-fast=y|&\narchive-async=y\nspool-path=$store/spool|" "$store/pgbackrest.conf"
   chown -R postgres "$store"/{repository,log,lock,spool,pgbackrest.conf}
   as pgbackrest --config="$store/pgbackrest.conf" --stanza=bench stanza-create
   archive_with "pgbackrest --config=$store/pgbackrest.conf --stanza=bench archive-push %p"
@@ -173,7 +175,7 @@ make_backlog() {
 start_stream() { "$chancery" pg stream bench -q 2>"$store/stream.log" & stream=$!; servers+=("$stream"); }
 
 measure_archive() {
-  local before after t0 t1 n target
+  local before after t0 t1 n target peak=
   case $setup in chancery-*) ;; *) archive_with '' ;; esac
   make_backlog
   n=$(ready) target=$(wal_at)
@@ -184,8 +186,9 @@ measure_archive() {
   *) archive_with "cp %p $store/wal/%f"; while [ "$(ready)" != 0 ]; do sleep 0.05; done ;;
   esac
   t1=$(date +%s.%N) after=$(others_cpu)
+  [ -z "${stream:-}" ] || peak=$(awk '/^VmHWM/ {print "\t" $2}' "/proc/$stream/status")
   awk -v OFS='\t' -v s="$setup" -v r="$round" -v n="$segs" -v t="$(awk "BEGIN {print $t1 - $t0}")" -v c="$(awk "BEGIN {print $after - $before}")" \
-    'BEGIN {printf "%s\t%s\tarchive\t%.2f\t%.3f\n", s, r, n / t, c / n}' | tee -a "$results"
+    -v p="$peak" 'BEGIN {printf "%s\t%s\tarchive\t%.2f\t%.3f%s\n", s, r, n / t, c / n, p}' | tee -a "$results"
 }
 
 measure_lag() {
