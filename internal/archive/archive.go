@@ -80,6 +80,7 @@ type Member struct {
 	Name    string
 	Objects Objects
 	Records Records
+	Ledger  Ledger // nil: what it lists is held against nothing
 }
 
 // Register is one register as whoever may write it knows it: no field opens a pack.

@@ -261,11 +261,16 @@ func (s *Stream) deliver(ctx context.Context, gathered *snapshot.PackRef) error 
 
 func (s *Stream) deliverTo(ctx context.Context, l *lane, through uint64, gathered *snapshot.PackRef) error {
 	s.mu.Lock()
-	from := l.delivered + 1
+	from, has := l.delivered+1, l.has
 	s.mu.Unlock()
-	names, err := s.given(l, from, through)
+	names, slots, err := s.given(l, from, through, has)
 	if err != nil {
 		return err
+	}
+	for batch := range slices.Chunk(slots, objectBatch/4) { // by its ledger a reader sees what it may hide later
+		if _, err := l.Records.Receipts(ctx, nil, batch); err != nil {
+			return fmt.Errorf("receipts of records: %w", err)
+		}
 	}
 	if gathered != nil {
 		names = append(names, gathered.Shares[l.share])
@@ -315,8 +320,9 @@ func (s *Stream) signFor(ctx context.Context, l *lane, through uint64, names []s
 	return sent.flush(ctx)
 }
 
-// given lists the shares of an embassy of the stretches from one to another, as far as the local log holds them.
-func (s *Stream) given(l *lane, from, through uint64) (names []shard.Name, err error) {
+// given lists the shares of an embassy of the stretches from one to another, as far as the local log holds them, and their
+// records up to the one of which the embassy has all.
+func (s *Stream) given(l *lane, from, through, has uint64) (names []shard.Name, slots []ledger.Slot, err error) {
 	s.disk.Lock()
 	defer s.disk.Unlock()
 	err = s.log.each(from, func(seq uint64, b []byte) (bool, error) {
@@ -327,7 +333,10 @@ func (s *Stream) given(l *lane, from, through uint64) (names []shard.Name, err e
 		if err == nil {
 			names = append(names, r.Pack.Shares[l.share])
 		}
+		if seq <= has {
+			slots = append(slots, s.slot(seq))
+		}
 		return true, err
 	})
-	return names, err
+	return names, slots, err
 }

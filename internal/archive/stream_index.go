@@ -55,8 +55,9 @@ func (x *StretchIndex) At(i int) StretchPlace {
 }
 
 // Complete tells whether the end of the index is the end of the stream: the chain is unbroken, nothing is forked, and
-// at least n-k+1 embassies showed all their records, so that of the k that hold any durable stretch one was asked. It
-// holds against embassies that are silent, lost or behind; for those that hide what they hold, see CompleteDespite.
+// at least n-k+1 embassies showed all their records, so that of the k that hold any durable stretch one was asked. Where
+// their ledgers are at hand (Member.Ledger), those say so too: what an embassy entered and does not show is found. For
+// embassies that hide what no ledger says, see CompleteDespite.
 func (x *StretchIndex) Complete() error { return x.CompleteDespite(0) }
 
 // CompleteDespite is Complete though so many of the embassies that answered may hide what they hold.
@@ -78,10 +79,16 @@ func (x *StretchIndex) CompleteDespite(liars int) error {
 
 // Stretches lists the register's stretches from this number on. Chain and signatures are verified; where a gathering
 // says what the stretches say, their own records are not read. Of a forked or broken stream it lists what was before,
-// and Complete says what is wrong. k embassies must answer.
+// and Complete says what is wrong. k embassies must answer. The embassies' ledgers are read from shortly before the last
+// stretch on.
 func (r *Reader) Stretches(ctx context.Context, from uint64) (*StretchIndex, error) {
 	v := newStreamView(r.run.reg, r.run.agent.Trusted, r.run.sites, r.run.faults)
-	return v.index(ctx, max(from, 1))
+	trees := v.trees(ctx)
+	x, err := v.index(ctx, max(from, 1))
+	if err != nil {
+		return nil, err
+	}
+	return x, v.hold(ctx, x, trees)
 }
 
 // Newest is the newest stretch of a register's stream that k embassies hold, with all before it.

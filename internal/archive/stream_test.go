@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -101,15 +102,39 @@ func (f *flow) until(holds func() bool) {
 	}
 }
 
-// stretches lists the stream on a machine that has nothing.
+// stretches lists the stream on a machine that has nothing, and holds each embassy against its ledger. No embassy of
+// which it is not told beforehand may withhold anything.
 func (b *bench) stretches(from uint64) (*archive.Reader, *archive.StretchIndex) {
 	b.Helper()
-	r, err := b.reader()
+	r, x, withheld := b.looks(from, true)
+	for who, e := range withheld {
+		b.Errorf("%s is said to withhold %+v", who, e)
+	}
+	return r, x
+}
+
+// looks is stretches with or without a look into the ledgers, and what embassies withhold.
+func (b *bench) looks(from uint64, ledgers bool) (*archive.Reader, *archive.StretchIndex, map[string]archive.Entered) {
+	b.Helper()
+	reg := b.state.Register(fastDir(b))
+	reg.Members = slices.Clone(reg.Members)
+	var mu sync.Mutex
+	withheld := map[string]archive.Entered{}
+	for i, e := range b.state.Embassies {
+		if ledgers {
+			reg.Members[i].Ledger = e.Witnessed(func(x archive.Entered) {
+				mu.Lock()
+				defer mu.Unlock()
+				withheld[e.Name] = x
+			})
+		}
+	}
+	r, err := archive.OpenReader(b.Context(), reg, b.state.Agent, b.state.Key)
 	check(b, err)
 	b.Cleanup(r.Close)
 	x, err := r.Stretches(b.Context(), from)
 	check(b, err)
-	return r, x
+	return r, x, withheld
 }
 
 // reads holds what the stream gives against the pieces from one number to another.

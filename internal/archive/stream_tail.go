@@ -1,0 +1,141 @@
+package archive
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"chancery.dev/chancery/internal/ledger"
+)
+
+// Ledger is what the archive asks of an embassy's ledger, where what an embassy lists is to be held against what it signed.
+// Implementations are safe for concurrent use and put a deadline on every call.
+type Ledger interface {
+	// Tree is the newest state of the ledger that others vouch for, as the charter asks of one that nobody remembers. It
+	// fails where the ledger is not that, or where this cannot be told now.
+	Tree(ctx context.Context) (Tree, error)
+}
+
+// Tree is one state of an embassy's ledger.
+type Tree interface {
+	// Entered returns what the leaves say was stored of a register's records of one kind, in their order, from the leaf of
+	// record number since on, or with 0 from the first leaf on. Each leaf is proven. It fails where a leaf is not what
+	// the tree signs, and where there are too many to read.
+	Entered(ctx context.Context, kind ledger.RecordKind, register [16]byte, since uint64) ([]Entered, error)
+	// Keep keeps the proof that a leaf is there: the embassy does not show what it names.
+	Keep(ctx context.Context, e Entered) error
+}
+
+// Entered is a leaf that says that a record was stored.
+type Entered struct {
+	Slot ledger.Slot
+	Hash [32]byte // of the record
+	Leaf uint64   // its number
+}
+
+// tailStretches is how many records before the last one the look into a ledger begins. Records reach an embassy side by
+// side, and one that was away takes new ones while it is given what it missed; so an older one may come later.
+const tailStretches = 4096
+
+// trees takes the state of each ledger, before the records are listed: what is in it then, the embassy has to show.
+func (v *streamView) trees(ctx context.Context) []treeOrNot {
+	out := make([]treeOrNot, len(v.sites))
+	var all sync.WaitGroup
+	for i, s := range v.sites {
+		if s.Ledger == nil || !s.up() {
+			continue
+		}
+		all.Go(func() { out[i].tree, out[i].err = s.Ledger.Tree(ctx) })
+	}
+	all.Wait()
+	return out
+}
+
+// treeOrNot is the state of a ledger, or why there is none; neither where nobody was asked.
+type treeOrNot struct {
+	tree Tree
+	err  error
+}
+
+// hold lets an embassy count for the end of an index only where its ledger says no more of the stream than was shown.
+// One whose ledger says more withholds it: that is a doubt, and its proof is kept. Of a chain that ends before what is shown
+// nothing has to be asked.
+func (v *streamView) hold(ctx context.Context, x *StretchIndex, trees []treeOrNot) error {
+	if x.problem != nil {
+		return nil
+	}
+	why := make([]error, len(v.sites))
+	var all sync.WaitGroup
+	for i, s := range v.sites {
+		if s.Ledger != nil && slices.Contains(x.embassy, s.Name) {
+			all.Go(func() { why[i] = v.holdSite(ctx, s, x.last, trees[i]) })
+		}
+	}
+	all.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	for i, err := range why {
+		if err != nil {
+			name := v.sites[i].Name
+			x.embassy = slices.DeleteFunc(x.embassy, func(n string) bool { return n == name })
+			x.silent = append(x.silent, Down{name, err.Error()})
+		}
+	}
+	return nil
+}
+
+func (v *streamView) holdSite(ctx context.Context, s *site, last uint64, t treeOrNot) error {
+	switch {
+	case t.err != nil:
+		return fmt.Errorf("its ledger: %w", t.err)
+	case t.tree == nil: // it was down when trees were taken
+		return fmt.Errorf("its ledger was not asked")
+	}
+	since, err := v.before(ctx, s, last)
+	if err != nil {
+		return err
+	}
+	entered, err := t.tree.Entered(ctx, ledger.StretchRecord, [16]byte(v.reg.ID), since)
+	if err != nil {
+		return fmt.Errorf("its ledger: %w", err)
+	}
+	i := slices.IndexFunc(entered, func(e Entered) bool { return e.Slot.Sequence > last })
+	if i < 0 {
+		return nil
+	}
+	e := entered[i]
+	list, err := s.Records.ListRecords(ctx, ledger.StretchRecord, [16]byte(v.reg.ID), last)
+	if err != nil {
+		return fmt.Errorf("listing records of the stream: %w", err)
+	}
+	if slices.ContainsFunc(list, func(r ledger.RecordInfo) bool { return r.Slot == e.Slot && r.Hash == e.Hash }) {
+		return fmt.Errorf("it shows more of the stream by now")
+	}
+	v.blame(s, e.Slot, "in its ledger, and withheld")
+	err = fmt.Errorf("it withholds stretch %d, which is leaf %d of its ledger", e.Slot.Sequence, e.Leaf)
+	if kerr := t.tree.Keep(ctx, e); kerr != nil {
+		err = fmt.Errorf("%w; the proof of that could not be kept: %w", err, kerr)
+	}
+	return err
+}
+
+// before finds a record that an embassy shows, far enough before the last one that everything behind that one has a
+// later leaf: its number, or 0 where there is none, and the whole ledger is to be read.
+func (v *streamView) before(ctx context.Context, s *site, last uint64) (uint64, error) {
+	for back := uint64(tailStretches); back < last; back *= 8 {
+		list, err := s.Records.ListRecords(ctx, ledger.StretchRecord, [16]byte(v.reg.ID), last-back-1)
+		if err != nil {
+			return 0, fmt.Errorf("listing records of the stream: %w", err)
+		}
+		if len(list) > 0 && list[0].Slot.Sequence <= last-tailStretches {
+			return list[0].Slot.Sequence, nil
+		}
+	}
+	list, err := s.Records.ListRecords(ctx, ledger.StretchRecord, [16]byte(v.reg.ID), 0)
+	if err != nil || len(list) == 0 || list[0].Slot.Sequence != 1 {
+		return 0, err
+	}
+	return 1, nil
+}
