@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,6 +57,7 @@ type connection struct {
 	key     ed25519.PrivateKey
 	clients map[charter.EmbassyID]*embassy.Client
 	clock   func() time.Time // what snapshots claim; nil: the machine's
+	stale   bool             // ledgers are taken as they are: --accept-stale
 	ends    []func()
 }
 
@@ -195,6 +197,9 @@ func (c *connection) register(name string) (*home.Register, *archive.Register, e
 		return nil, nil, err
 	}
 	reg, err := archiveRegister(c.home.Charter, r.Record, r.Secrets, r.Dir, c.client)
+	if err == nil {
+		holdLedgers(reg, c.home.Charter, c.client, c.key, c.stale, filepath.Join(r.Dir, withheldFolder))
+	}
 	return r, reg, err
 }
 

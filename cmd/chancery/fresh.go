@@ -65,26 +65,44 @@ func (v *vantage) view(ctx context.Context) ([]freshJSON, error) {
 
 // one asks about one embassy; nil when it does not answer.
 func (v *vantage) one(ctx context.Context, e charter.Embassy, policy *ledger.Policy) *freshJSON {
-	x := v.client(e)
-	first, err := x.Checkpoint(ctx)
+	f, _, err := v.look(ctx, e, policy)
 	if err != nil {
 		return nil
 	}
-	// What the embassy shows is asked for after what others saw: a ledger that grows meanwhile is not shorter than that.
-	seen := v.sightings(ctx, e, first)
-	shown := witness.Newest{Prove: x.Consistency}
-	if shown.Checkpoint, err = x.Checkpoint(ctx); err != nil {
-		return nil
-	}
-	if shown.Cosigned, err = x.Cosigned(ctx); err != nil && !errors.Is(err, embassy.ErrNotFound) {
-		return nil
-	}
-	f := witness.Compare(ctx, e.Log(), policy, shown, seen, time.Now(), v.charter.FreshFor())
 	a := &freshJSON{Embassy: e.Name, Outcome: f.Outcome.String(), Entries: f.Size, Seen: f.Seen, By: f.By, Why: f.Why}
 	if !f.Time.IsZero() {
 		a.Cosigned = &f.Time
 	}
 	return a
+}
+
+// look asks about one embassy, and returns what is to be thought of its ledger and the checkpoint that this is about. It
+// fails where the embassy does not answer.
+func (v *vantage) look(ctx context.Context, e charter.Embassy, policy *ledger.Policy) (f witness.Freshness, cp ledger.Checkpoint, err error) {
+	x := v.client(e)
+	first, err := x.Checkpoint(ctx)
+	if err != nil {
+		return f, cp, err
+	}
+	// What the embassy shows is asked for after what others saw: a ledger that grows meanwhile is not shorter than that.
+	seen := v.sightings(ctx, e, first)
+	shown := witness.Newest{Prove: x.Consistency}
+	if shown.Checkpoint, err = x.Checkpoint(ctx); err != nil {
+		return f, cp, err
+	}
+	if shown.Cosigned, err = x.Cosigned(ctx); err != nil && !errors.Is(err, embassy.ErrNotFound) {
+		return f, cp, err
+	}
+	f = witness.Compare(ctx, e.Log(), policy, shown, seen, time.Now(), v.charter.FreshFor())
+	if f.Size == shown.Checkpoint.Size {
+		return f, shown.Checkpoint, nil
+	}
+	verifier, err := ledger.NewVerifier(e.Origin, e.PublicKey()) // the cosigned one was larger by then
+	if err != nil {
+		return f, cp, err
+	}
+	cp, err = ledger.ParseCheckpoint(shown.Cosigned, verifier)
+	return f, cp, err
 }
 
 // sightings asks everybody else how far they saw an embassy's ledger. Who does not answer has not seen it.

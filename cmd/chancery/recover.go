@@ -268,6 +268,7 @@ func (f *recoverFlags) register(c *cobra.Command, u *ui, o *opened, found foundR
 	if err != nil {
 		return err
 	}
+	holdLedgers(reg, o.charter, o.client, o.access, f.acceptStale, f.to+"."+withheldFolder)
 	r, err := archive.OpenReader(c.Context(), reg, agentOf(o.charter, nil, ""), key)
 	if err != nil {
 		return err

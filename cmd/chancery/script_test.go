@@ -62,6 +62,7 @@ import (
 //	backdate DAYS REGISTER                what chancery backup does, by a clock that many days back
 //	claim EMBASSY A B                     with the agent's key: a delivery to the embassy that gives all of register A to B
 //	pg WHAT NAME ...                      a real PostgreSQL server (script_pg_test.go)
+//	liar NAME OTHER                       an embassy's server that hides of streams what another embassy does not hold
 //	forge KIT IDENTITY OTHER-KIT           put the share of another kit, opened with IDENTITY, into a kit
 
 func TestMain(m *testing.M) {
@@ -85,7 +86,7 @@ func TestScripts(t *testing.T) {
 			"objects": cmdObjects, "harm": cmdHarm, "smalldisk": cmdSmallDisk, "forge": cmdForge,
 			"typed": cmdTyped, "ended": cmdEnded, "touchlike": cmdTouchLike, "fill": cmdFill, "count": cmdCount, "is": cmdIs,
 			"says": cmdSays, "becomes": cmdBecomes, "ledgerof": cmdLedgerOf, "tile": cmdTile, "agree": cmdAgree, "shows": cmdShows,
-			"address": cmdAddress, "backdate": cmdBackdate, "claim": cmdClaim, "people": cmdPeople, "pg": cmdPG,
+			"address": cmdAddress, "backdate": cmdBackdate, "claim": cmdClaim, "people": cmdPeople, "pg": cmdPG, "liar": cmdLiar,
 		},
 	})
 }

@@ -19,12 +19,12 @@ type Ledger interface {
 
 // Tree is one state of an embassy's ledger.
 type Tree interface {
-	// Entered returns what the leaves say was stored of a register's records of one kind, in their order, from the leaf of
-	// record number since on, or with 0 from the first leaf on. Each leaf is proven. It fails where a leaf is not what
-	// the tree signs, and where there are too many to read.
-	Entered(ctx context.Context, kind ledger.RecordKind, register [16]byte, since uint64) ([]Entered, error)
-	// Keep keeps the proof that a leaf is there: the embassy does not show what it names.
-	Keep(ctx context.Context, e Entered) error
+	// Beyond returns the first leaf that says that a record of this kind and register with a number above last was
+	// stored, of those behind the leaf of record number since, or, where that is 0, of all; nil where there is none. Each
+	// leaf is proven. It fails where a leaf is not what the tree signs, and where there are too many to read.
+	Beyond(ctx context.Context, kind ledger.RecordKind, register [16]byte, since, last uint64) (*Entered, error)
+	// Keep keeps the proof that a leaf is there, because the embassy does not show what it names, and says where.
+	Keep(ctx context.Context, e *Entered) (string, error)
 }
 
 // Entered is a leaf that says that a record was stored.
@@ -97,15 +97,13 @@ func (v *streamView) holdSite(ctx context.Context, s *site, last uint64, t treeO
 	if err != nil {
 		return err
 	}
-	entered, err := t.tree.Entered(ctx, ledger.StretchRecord, [16]byte(v.reg.ID), since)
+	e, err := t.tree.Beyond(ctx, ledger.StretchRecord, [16]byte(v.reg.ID), since, last)
 	if err != nil {
 		return fmt.Errorf("its ledger: %w", err)
 	}
-	i := slices.IndexFunc(entered, func(e Entered) bool { return e.Slot.Sequence > last })
-	if i < 0 {
+	if e == nil {
 		return nil
 	}
-	e := entered[i]
 	list, err := s.Records.ListRecords(ctx, ledger.StretchRecord, [16]byte(v.reg.ID), last)
 	if err != nil {
 		return fmt.Errorf("listing records of the stream: %w", err)
@@ -115,10 +113,11 @@ func (v *streamView) holdSite(ctx context.Context, s *site, last uint64, t treeO
 	}
 	v.blame(s, e.Slot, "in its ledger, and withheld")
 	err = fmt.Errorf("it withholds stretch %d, which is leaf %d of its ledger", e.Slot.Sequence, e.Leaf)
-	if kerr := t.tree.Keep(ctx, e); kerr != nil {
-		err = fmt.Errorf("%w; the proof of that could not be kept: %w", err, kerr)
+	where, kerr := t.tree.Keep(ctx, e)
+	if kerr != nil {
+		return fmt.Errorf("%w; the proof of that could not be kept: %w", err, kerr)
 	}
-	return err
+	return fmt.Errorf("%w: the proof is in %s", err, where)
 }
 
 // before finds a record that an embassy shows, far enough before the last one that everything behind that one has a

@@ -34,31 +34,32 @@ type bookTree struct {
 	book book
 }
 
-// Entered is archive.Tree.
-func (t *bookTree) Entered(_ context.Context, kind ledger.RecordKind, register [16]byte, since uint64) ([]archive.Entered, error) {
-	var out []archive.Entered
+// Beyond is archive.Tree.
+func (t *bookTree) Beyond(_ context.Context, kind ledger.RecordKind, register [16]byte, since, last uint64) (*archive.Entered, error) {
 	started := since == 0
 	for i, raw := range t.book.leaves {
 		leaf, err := ledger.ParseLeaf(raw)
 		if err != nil {
 			return nil, err
 		}
-		ours := leaf.Kind == ledger.RecordStored && leaf.Slot.Kind == kind && leaf.Slot.Register == register
-		if started = started || ours && leaf.Slot.Sequence == since; !started || !ours {
+		if leaf.Kind != ledger.RecordStored || leaf.Slot.Kind != kind || leaf.Slot.Register != register {
 			continue
 		}
-		out = append(out, archive.Entered{Slot: leaf.Slot, Hash: leaf.Name, Leaf: uint64(i)})
+		started = started || leaf.Slot.Sequence == since
+		if started && leaf.Slot.Sequence > last {
+			return &archive.Entered{Slot: leaf.Slot, Hash: leaf.Name, Leaf: uint64(i)}, nil
+		}
 	}
 	if !started {
 		return nil, fmt.Errorf("%s %d is in no leaf", kind, since)
 	}
-	return out, nil
+	return nil, nil
 }
 
 // Keep is archive.Tree.
-func (t *bookTree) Keep(_ context.Context, e archive.Entered) error {
+func (t *bookTree) Keep(_ context.Context, e *archive.Entered) (string, error) {
 	if t.kept != nil {
-		t.kept(e)
+		t.kept(*e)
 	}
-	return nil
+	return "memory", nil
 }
