@@ -147,6 +147,9 @@ func (f *restoreFlags) restoreCluster(c *cobra.Command, u *ui, r *archive.Reader
 	if err == nil {
 		err = reach.Check(&l.Base, &o.Target)
 	}
+	if err == nil {
+		o.Aim, err = l.Aim(c.Context(), reach, &o.Target)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -262,6 +265,7 @@ func (a *restoreJSON) printCluster(w io.Writer) {
 
 func pgServe(u *ui) *cobra.Command {
 	var to, identity string
+	var stale bool
 	c := &cobra.Command{
 		Use: "serve REGISTER[@SNAPSHOT]", Short: "Hand out the log to a restored cluster until it has recovered", Args: cobra.ExactArgs(1),
 		Long: "What restore does after it has written a cluster, once more: for one that was restored with --no-wait, or whose\n" +
@@ -271,6 +275,7 @@ func pgServe(u *ui) *cobra.Command {
 	dir := homeFlag(c)
 	c.Flags().StringVar(&to, "to", "", "the restored data directory")
 	c.Flags().StringVar(&identity, "identity", "", "a reader's private key file")
+	staleFlag(c, &stale)
 	required(c, "to")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		st, err := os.Stat(filepath.Join(to, postgres.RecoveryFolder))
@@ -282,6 +287,7 @@ func pgServe(u *ui) *cobra.Command {
 			return err
 		}
 		defer conn.close()
+		conn.stale = stale
 		register, name := splitName(args[0])
 		r, err := openOwnReader(c.Context(), conn, register, identity)
 		if err != nil {

@@ -59,6 +59,7 @@ func restoreCommand(u *ui) *cobra.Command {
 	var f restoreFlags
 	var identity string
 	var include []string
+	var stale bool
 	c := &cobra.Command{
 		Use: "restore REGISTER[@SNAPSHOT]", Short: "Restore a snapshot, or some paths of it, with a reader's key", Args: cobra.MaximumNArgs(1),
 		Long: "Restores the newest snapshot, or the one named by its number, from as many embassies as are needed. What an\n" +
@@ -74,6 +75,7 @@ func restoreCommand(u *ui) *cobra.Command {
 	f.add(c)
 	c.Flags().StringVar(&f.cut, "cut", "", "instead of a register: all registers of this cut, each into a folder of its name")
 	c.Flags().StringVar(&identity, "identity", "", "a reader's private key file")
+	staleFlag(c, &stale)
 	c.Flags().StringArrayVar(&include, "include", nil, "a path in the snapshot to restore, with all below it; once for each")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		for i := range include {
@@ -90,6 +92,7 @@ func restoreCommand(u *ui) *cobra.Command {
 			return err
 		}
 		defer conn.close()
+		conn.stale = stale
 		if f.cut != "" {
 			return f.runCut(c, u, conn, identity)
 		}

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/auditor"
 	"chancery.dev/chancery/internal/charter"
@@ -45,6 +47,12 @@ func holdLedgers(reg *archive.Register, ch *charter.Charter, client func(charter
 			}
 		}
 	}
+}
+
+// staleFlag gives a command --accept-stale, for what a cluster's log ends with.
+func staleFlag(c *cobra.Command, stale *bool) {
+	c.Flags().BoolVar(stale, "accept-stale", false,
+		"cluster: let the log end where embassies say so although nobody vouches for their ledgers, or witnesses saw more")
 }
 
 // openTail is an embassy's ledger for the archive.

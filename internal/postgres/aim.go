@@ -15,8 +15,8 @@ import (
 type Aim struct {
 	// Record is where the last record begins that is to be replayed; 0 has the server find it by the target itself.
 	Record wal.LSN
-	// Enough is where log may end that is handed out: what follows is missing, and the server stops before it. 0 where
-	// nothing is missing.
+	// Enough is where log may end that is handed out: what follows is missing, or in doubt, and the server stops before it.
+	// 0 where the end is proven.
 	Enough   wal.LSN
 	Timeline wal.Timeline
 }
@@ -126,7 +126,7 @@ func (v View) join(ctx context.Context, parts []Part, room int) ([]byte, error) 
 }
 
 // enoughFile says how far the log is that a restored cluster needs: TIMELINE POSITION. It stands in the recovery folder
-// only where what follows is missing.
+// only where what follows is missing or in doubt.
 const enoughFile = "enough"
 
 func (a *Aim) enough() []byte { return fmt.Appendf(nil, "%d %s\n", a.Timeline, a.Enough) }

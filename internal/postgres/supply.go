@@ -50,7 +50,7 @@ type View struct {
 	Read func(context.Context, int) ([]byte, error)
 
 	line   wal.Timeline
-	enough wal.LSN // so much of line is enough for the server, and what follows is missing; 0 where that is not said
+	enough wal.LSN // so much of line is enough for the server, whatever follows; 0 where that is not said
 }
 
 // fetching is one file of the log on its way.
@@ -213,6 +213,11 @@ func (s *Supply) get(ctx context.Context, file string) error {
 	switch n.Kind {
 	case wal.KindHistory:
 		text, err := trail.HistoryOf(n.Segment.Timeline)
+		if errors.Is(err, ErrUnproven) && s.enough != 0 && n.Segment.Timeline > s.line {
+			// The server has stopped at its target and looks for a number that its own timeline may take. Which it takes is
+			// no part of what it brings back.
+			return endError(file + ": no such timeline is known, and a restore to an earlier moment needs to know of none")
+		}
 		if err != nil {
 			return err
 		}
@@ -288,11 +293,12 @@ func (s *Supply) fetch(ctx context.Context, v View, seg wal.Segment) (f *fetchin
 }
 
 // assemble puts a segment's file together and holds what it says of itself against its name. The one that reaches into a
-// hole is cut short there for a server that was told to stop before, and refuses to open otherwise.
+// hole, or to where the end is in doubt, is cut short there for a server that was told to stop before, and refuses to open
+// otherwise.
 func (v View) assemble(ctx context.Context, seg wal.Segment) ([]byte, error) {
 	t := v.Trail
 	parts, _, err := t.Find(seg)
-	if errors.Is(err, ErrHole) && seg.Timeline == v.line && seg.Start(t.Segment) < v.enough {
+	if (errors.Is(err, ErrHole) || errors.Is(err, ErrUnproven)) && seg.Timeline == v.line && seg.Start(t.Segment) < v.enough {
 		parts, err = t.Cover(v.line, seg.Start(t.Segment), min(v.enough, seg.End(t.Segment)))
 	}
 	if err != nil {

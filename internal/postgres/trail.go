@@ -211,7 +211,10 @@ func (t *Trail) HistoryOf(tl wal.Timeline) ([]byte, error) {
 	if h := t.histories[tl]; h != nil {
 		return h.text, nil
 	}
-	if _, ok := t.logs[tl]; ok && tl > 1 { // its log is there, so it had a history
+	if tl == 1 { // it left no other: there is no such file anywhere
+		return nil, fmt.Errorf("%s: %w", wal.HistoryName(tl), ErrEnd)
+	}
+	if _, ok := t.logs[tl]; ok { // its log is there, so it had a history
 		return nil, fmt.Errorf("%s: %w: the timeline's log is there and its history is not", wal.HistoryName(tl), ErrHole)
 	}
 	if t.doubt != nil {
