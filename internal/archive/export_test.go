@@ -1,7 +1,10 @@
 package archive
 
 import (
+	"bytes"
 	"context"
+	"reflect"
+	"testing"
 
 	"chancery.dev/chancery/internal/pack"
 	"chancery.dev/chancery/internal/shard"
@@ -76,4 +79,31 @@ func Unmask(reg *Register, ref *snapshot.PackRef, data []byte) []byte {
 	data = append([]byte(nil), data...)
 	shard.Mask(reg.sites()[0].mask, ref.ID, 0, data)
 	return data
+}
+
+// ReadsFed tells whether a file of what was fed would be taken.
+func ReadsFed(data []byte) bool {
+	_, err := readFed(bytes.NewReader(data))
+	return err == nil
+}
+
+// SampleFed is a record of what was fed.
+func SampleFed() []byte {
+	return appendFed(nil, &fedRecord{
+		path: "data/base/5/1", size: 30, note: []byte("note"),
+		extents: []snapshot.Extent{{Offset: 4, Length: 20}, {Hole: true, HoleLength: 10}},
+	})
+}
+
+// ReadsFedRecord holds that what is read is written as it was, and that no input breaks a reader.
+func ReadsFedRecord(t *testing.T, data []byte) {
+	_, _ = readFed(bytes.NewReader(data))
+	rec, err := parseFed(data)
+	if err != nil {
+		return
+	}
+	again, err := parseFed(appendFed(nil, &rec))
+	if err != nil || !reflect.DeepEqual(rec, again) {
+		t.Fatalf("%+v is read as %+v, %v", rec, again, err)
+	}
 }

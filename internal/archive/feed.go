@@ -21,6 +21,8 @@ import (
 type Feed struct {
 	Path string   // what the snapshot says it was made of
 	Tags []string // ascending, distinct
+	// Forget has everything given whole: nothing is known of the last feed.
+	Forget bool
 	// Read hands everything to the feeder. What it returns is the source's position, which the head bears as it is.
 	// An error ends the backup, and no snapshot is made.
 	Read func(context.Context, *Feeder) (position []byte, err error)
@@ -42,6 +44,10 @@ type Feeder struct {
 	root     *fedFolder
 	stats    counters
 
+	before *fedBefore // what the last feed left
+	next   *fedWriter // what the next will find; nil where it cannot be written
+	note   []byte
+
 	blocks  chan fedBlock
 	free    chan []byte
 	workers sync.WaitGroup
@@ -57,9 +63,20 @@ type fedFolder struct {
 
 // fedFile is a file on its way: the last block to be stored completes its entry.
 type fedFile struct {
+	path    string
 	entry   *snapshot.Entry
 	extents []snapshot.Extent
 	left    atomic.Int64
+
+	note   []byte            // what is remembered with it; nil where it is not remembered
+	change *Change           // of one that is given by its changes: extents are of the blocks that changed,
+	before []snapshot.Extent // these of what it was
+}
+
+func newFedFile(p string, e *snapshot.Entry, size int64) *fedFile {
+	f := &fedFile{path: p, entry: e, extents: make([]snapshot.Extent, (size+chunk.Pages-1)/chunk.Pages)}
+	f.left.Store(int64(len(f.extents)) + 1) // one of them is the feeder's own, so that nobody completes it before
+	return f
 }
 
 type fedBlock struct {
@@ -81,6 +98,8 @@ func BackupFeed(ctx context.Context, reg *Register, agent *Agent, feed Feed, pro
 	defer m.end()
 	f := newFeeder(m.w, progress)
 	defer f.failure.stop(nil)
+	f.remembering(reg.Dir, feed.Forget)
+	defer f.remembered(false) // when there is no snapshot
 	position, err := feed.Read(f.ctx, f)
 	if ended := f.end(); err == nil || ended != nil && errors.Is(err, context.Canceled) {
 		err = ended
@@ -107,7 +126,8 @@ func BackupFeed(ctx context.Context, reg *Register, agent *Agent, feed Feed, pro
 		return nil, err
 	}
 	rep := m.report(head, payload)
-	if err := m.run.settle(m.known, head); err != nil { // there is a snapshot all the same; the next run makes it good
+	// From here on there is a snapshot, whatever goes wrong on the local disk; the next run makes that good.
+	if err := errors.Join(m.run.settle(m.known, head), f.remembered(true)); err != nil {
 		rep.Local = err.Error()
 	}
 	return rep, nil
@@ -170,13 +190,27 @@ func (f *Feeder) Link(p, target string, a Attributes) error {
 // File gives a file of so many bytes, which are read to their end before File returns. A reader that ends early is
 // io.ErrUnexpectedEOF.
 func (f *Feeder) File(p string, a Attributes, size int64, r io.Reader) error {
+	return f.file(p, a, size, r, nil)
+}
+
+func (f *Feeder) file(p string, a Attributes, size int64, r io.Reader, note func() []byte) error {
 	e, err := f.add(p, snapshot.File, a)
 	if err != nil {
 		return err
 	}
-	file := &fedFile{entry: e, extents: make([]snapshot.Extent, (size+chunk.Pages-1)/chunk.Pages)}
-	file.left.Store(int64(len(file.extents)) + 1) // one of them is File's own, so that nobody completes it before
 	e.Size = uint64(size)
+	file := newFedFile(p, e, size)
+	if err := f.content(file, size, r); err != nil {
+		return err
+	}
+	if note != nil {
+		file.note = note()
+	}
+	return f.finish(file, size)
+}
+
+// content hands so many bytes to the workers.
+func (f *Feeder) content(file *fedFile, size int64, r io.Reader) error {
 	for i := range file.extents {
 		buf, err := f.take()
 		if err != nil {
@@ -187,7 +221,7 @@ func (f *Feeder) File(p string, a Attributes, size int64, r io.Reader) error {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return fmt.Errorf("%s: %w", p, err)
+			return fmt.Errorf("%s: %w", file.path, err)
 		}
 		select {
 		case f.blocks <- fedBlock{file, i, buf}:
@@ -195,6 +229,11 @@ func (f *Feeder) File(p string, a Attributes, size int64, r io.Reader) error {
 			return context.Cause(f.ctx)
 		}
 	}
+	return nil
+}
+
+// finish gives up the feeder's own part of a file.
+func (f *Feeder) finish(file *fedFile, size int64) error {
 	f.stats.files.Add(1)
 	f.stats.bytes.Add(uint64(size))
 	f.progress.Files.Add(1)
@@ -249,6 +288,11 @@ func (f *Feeder) store(p *press, b fedBlock) error {
 
 // complete gives a file's entry its extents: neighbouring holes as one, and a long list in chunks of its own.
 func (f *Feeder) complete(p *press, file *fedFile) error {
+	if file.change != nil {
+		if err := f.put(file); err != nil {
+			return err
+		}
+	}
 	out := file.extents[:0]
 	for _, x := range file.extents {
 		if n := len(out); x.Hole && n > 0 && out[n-1].Hole {
@@ -256,6 +300,9 @@ func (f *Feeder) complete(p *press, file *fedFile) error {
 			continue
 		}
 		out = append(out, x)
+	}
+	if file.note != nil && f.next != nil {
+		f.next.add(&fedRecord{file.path, file.entry.Size, out, file.note})
 	}
 	if file.extents = out; len(out) > fedExtents {
 		outer, err := p.storeExtents(f.w, out)

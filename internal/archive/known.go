@@ -98,6 +98,12 @@ func (k *known) close() {
 	k.pending.Close()
 }
 
+// stays reports whether a head's packs hold the chunk, in one that is there and stays.
+func (k *known) stays(id chunk.ID) bool {
+	in, ok := k.committed.Where(id)
+	return ok && !k.lost[in] && !k.leaving[in]
+}
+
 // kept reports whether a head's packs hold the chunk, in one that is there and stays, and notes that the snapshot being
 // made needs that pack.
 func (k *known) kept(id chunk.ID) bool {
