@@ -3,9 +3,11 @@ package cluster_test
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -210,7 +212,8 @@ func checkManifest(t *testing.T, major int, c *pgtest.Copy) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if sum := sha256.Sum256(b); f.Algorithm != "SHA256" || hex.EncodeToString(sum[:]) != f.Checksum || int64(len(b)) != f.Size {
+		sum := binary.LittleEndian.AppendUint32(nil, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+		if f.Algorithm != "CRC32C" || hex.EncodeToString(sum) != f.Checksum || int64(len(b)) != f.Size {
 			t.Errorf("%s: not as in the manifest", f.Path)
 		}
 		seen++

@@ -38,7 +38,8 @@ type BaseOptions struct {
 	// Covered returns when the log of a timeline is kept abroad up to a position, with the server's clock there. The
 	// backup is of no use before, and there is no snapshot until then.
 	Covered func(context.Context, wal.Timeline, wal.LSN) (time.Time, error)
-	// Log is told what a person who waits wants to know; may be nil.
+	// Log is told, in a line, why the server sends everything where it could have sent what changed, in part in the
+	// server's words; may be nil.
 	Log func(format string, args ...any)
 }
 
@@ -50,6 +51,8 @@ type BaseReport struct {
 	Checksums  bool     // whether the cluster's pages bear them: without, damage at home goes into the backup unseen
 	Tablespace []string // where tablespaces lie
 	Warnings   []string // the server's own
+	// Since is where the backup began that this one is the changes to; 0 where the server sent everything.
+	Since wal.LSN
 }
 
 // ErrUncovered means that a base backup is whole and the log that it needs is not kept abroad.
@@ -57,9 +60,22 @@ var ErrUncovered = errors.New("the log that the backup needs is not at the embas
 
 // Backup takes a base backup of a running cluster as a snapshot of its register. Nothing is written at home but what the
 // archive keeps. A page with a wrong checksum fails it (cluster.ErrChecksum), as do full_page_writes that are off.
+//
+// A server that keeps summaries of its log is asked for what changed since the last one alone; the snapshot is whole all
+// the same. Where that cannot be, it sends everything.
 func Backup(ctx context.Context, reg *archive.Register, agent *archive.Agent, o BaseOptions, progress *archive.Progress) (*BaseReport, error) {
+	rep, err := backup(ctx, reg, agent, o, progress, false)
+	if errors.Is(err, cluster.ErrUnchanging) || errors.Is(err, archive.ErrNotFed) {
+		o.log("the server sends everything: %v", err)
+		rep, err = backup(ctx, reg, agent, o, progress, true)
+	}
+	return rep, err
+}
+
+func backup(ctx context.Context, reg *archive.Register, agent *archive.Agent, o BaseOptions, progress *archive.Progress, whole bool) (*BaseReport, error) {
 	b := &baseBackup{opts: o, rep: &BaseReport{}}
-	rep, err := archive.BackupFeed(ctx, reg, agent, archive.Feed{Path: o.Conninfo, Tags: o.Tags, Read: b.read}, progress)
+	feed := archive.Feed{Path: o.Conninfo, Tags: o.Tags, Forget: whole, Read: b.read}
+	rep, err := archive.BackupFeed(ctx, reg, agent, feed, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -67,11 +83,20 @@ func Backup(ctx context.Context, reg *archive.Register, agent *archive.Agent, o 
 	return b.rep, nil
 }
 
+func (o *BaseOptions) log(format string, args ...any) {
+	if o.Log != nil {
+		o.Log(format, args...)
+	}
+}
+
 // baseBackup hands what a server sends to a feeder.
 type baseBackup struct {
-	opts BaseOptions
-	rep  *BaseReport
-	feed *archive.Feeder
+	opts     BaseOptions
+	rep      *BaseReport
+	feed     *archive.Feeder
+	page     int      // bytes
+	remember bool     // the next may be the changes to this one
+	changes  *changes // nil while the server sends everything
 }
 
 func (b *baseBackup) read(ctx context.Context, f *archive.Feeder) ([]byte, error) {
@@ -89,29 +114,21 @@ func (b *baseBackup) read(ctx context.Context, f *archive.Feeder) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	b.rep.Facts, b.rep.Checksums = &facts, id.DataChecksums
-	res, err := conn.BaseBackup(ctx, cluster.BackupOptions{Label: "chancery", Fast: b.opts.Fast}, b)
+	b.rep.Facts, b.rep.Checksums, b.page = &facts, id.DataChecksums, id.BlockSize
+	o := cluster.BackupOptions{Label: "chancery", Fast: b.opts.Fast}
+	whole, err := b.since(ctx, conn, &id, &o)
+	if err != nil {
+		return nil, err
+	}
+	res, err := conn.BaseBackup(ctx, o, b)
 	if err != nil {
 		return nil, err
 	}
 	b.rep.Warnings = res.Warnings
-	after, err := conn.Identify(ctx)
-	if err != nil {
-		return nil, err
+	if b.remember {
+		f.Remember((&basis{id.System, uint32(id.Version), res.Timeline, id.DataChecksums, res.Start, res.End, whole.UnixNano()}).bytes())
 	}
-	if after.Timeline != res.Timeline {
-		return nil, fmt.Errorf("%w: it was %d and is %d", cluster.ErrTimelineSwitched, res.Timeline, after.Timeline)
-	}
-	if res.Timeline > 1 { // its beginning may lie before the log that recovery looks at
-		name, text, err := conn.TimelineHistory(ctx, res.Timeline)
-		if err == nil {
-			err = b.put(historyFolder+"/"+name, text)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	if err := b.facts(); err != nil {
+	if err := b.around(ctx, conn, &res); err != nil {
 		return nil, err
 	}
 	clock, err := b.opts.Covered(ctx, res.Timeline, res.End)
@@ -125,15 +142,33 @@ func (b *baseBackup) read(ctx context.Context, f *archive.Feeder) ([]byte, error
 	return b.rep.Base.Bytes()
 }
 
+// around gives what belongs to a backup beside the server's files.
+func (b *baseBackup) around(ctx context.Context, conn *cluster.Conn, res *cluster.BackupResult) error {
+	after, err := conn.Identify(ctx)
+	if err != nil {
+		return err
+	}
+	if after.Timeline != res.Timeline {
+		return fmt.Errorf("%w: it was %d and is %d", cluster.ErrTimelineSwitched, res.Timeline, after.Timeline)
+	}
+	if res.Timeline > 1 { // its beginning may lie before the log that recovery looks at
+		name, text, err := conn.TimelineHistory(ctx, res.Timeline)
+		if err == nil {
+			err = b.put(historyFolder+"/"+name, text)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return b.facts()
+}
+
 // Begin is cluster.Receiver.
 func (b *baseBackup) Begin(s cluster.BackupStart) error {
 	for _, x := range s.Tablespaces {
 		if x.OID != 0 {
 			b.rep.Tablespace = append(b.rep.Tablespace, x.Location)
 		}
-	}
-	if b.opts.Log != nil {
-		b.opts.Log("the server's backup begins at %s of timeline %d", s.LSN, s.Timeline)
 	}
 	return nil
 }
@@ -152,6 +187,18 @@ func (b *baseBackup) Entry(s cluster.Space, e cluster.Entry, r io.Reader) error 
 	case fs.ModeSymlink:
 		return b.feed.Link(name, e.Link, a)
 	}
+	if b.changes != nil {
+		if of, ok := cluster.ChangedName(name); ok {
+			return b.changed(of, a, e.Size, r)
+		}
+		if name == labelFile {
+			return b.label(a, e.Size, r)
+		}
+	}
+	if b.remember && b.paged(name, e.Size) {
+		pages := &pageReader{r: r, page: b.page}
+		return b.feed.Noted(name, a, e.Size, pages, func() []byte { return pages.sums })
+	}
 	return b.feed.File(name, a, e.Size, r)
 }
 
@@ -164,7 +211,14 @@ func (b *baseBackup) Manifest(r io.Reader) error {
 	if _, err := io.Copy(&text, io.LimitReader(r, maxManifest)); err != nil {
 		return err
 	}
-	return b.put(dataFolder+"/"+manifestFile, text.Bytes())
+	out := text.Bytes()
+	if b.changes != nil {
+		var err error
+		if out, err = b.changes.manifest(out); err != nil {
+			return err
+		}
+	}
+	return b.put(dataFolder+"/"+manifestFile, out)
 }
 
 // put gives a file that the backup itself makes.

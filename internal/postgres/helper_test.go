@@ -260,16 +260,18 @@ func (w *world) written() wal.LSN {
 }
 
 // tryBackup takes a base backup beside a stream that runs.
-func (w *world) tryBackup() (*postgres.BaseReport, error) {
+func (w *world) tryBackup(change ...func(*postgres.BaseOptions)) (*postgres.BaseReport, error) {
 	newest, err := archive.NewestStretch(w.Context(), w.register(), w.state.Agent)
 	if err != nil {
 		return nil, err
 	}
 	ctx, stop := context.WithTimeout(w.Context(), patience)
 	defer stop()
-	return postgres.Backup(ctx, w.register(), w.state.Agent, postgres.BaseOptions{
-		Conninfo: w.server.Conninfo(), Fast: true, Stretch: newest.Sequence, Covered: w.covered,
-	}, nil)
+	o := postgres.BaseOptions{Conninfo: w.server.Conninfo(), Fast: true, Stretch: newest.Sequence, Covered: w.covered}
+	for _, c := range change {
+		c(&o)
+	}
+	return postgres.Backup(ctx, w.register(), w.state.Agent, o, nil)
 }
 
 func (w *world) backup() *postgres.BaseReport {
