@@ -12,6 +12,7 @@
 # STORE   folder for everything, on the disk to be measured              (default /tmp/chancery-pg)
 # SEGS    segments of log in the backlog                                 (default 48)
 # LAG     seconds of steady load, 1,500 transactions a second            (default 25)
+# PGBIN   programs of the server                                         (default /usr/lib/postgresql/15/bin)
 # CHANCERY  the program; built from this checkout when unset             PORT  first port of the embassies (default 17451)
 # NEEDS: root, PostgreSQL 15 and pgbench in Debian's place, GNU time.
 #
@@ -22,7 +23,7 @@
 set -euo pipefail
 
 die() { printf 'pg: %s\n' "$1" >&2; exit 1; }
-bin=/usr/lib/postgresql/15/bin
+bin=${PGBIN:-/usr/lib/postgresql/15/bin}
 as() { runuser -u postgres -- env PATH="$bin:$PATH" "$@"; }
 q() { psql -qAtX -h "$store" -p 5499 -U postgres postgres -c "$1"; }
 
@@ -57,7 +58,7 @@ phase() { # phase NAME COMMAND...
 make_database() {
   mkdir -p "$store" && chown postgres "$store"
   if [ ! -d "$store/data" ]; then
-    as initdb -D "$store/data" --data-checksums -A trust --no-sync >/dev/null
+    as initdb -D "$store/data" --data-checksums -U postgres -A trust --no-sync >/dev/null
     cat >>"$store/data/postgresql.conf" <<C
 port = 5499
 listen_addresses = ''
@@ -68,6 +69,7 @@ checkpoint_timeout = 30min
 archive_mode = on
 archive_command = ''
 C
+    [ "$(cut -d. -f1 "$store/data/PG_VERSION")" -lt 17 ] || echo 'summarize_wal = on' >>"$store/data/postgresql.conf"
   fi
   as pg_ctl -D "$store/data" -w -l "$store/server.log" start >/dev/null
   if [ "$(q "select count(*) from pg_class where relname = 'doc'")" = 0 ]; then

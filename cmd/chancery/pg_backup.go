@@ -27,6 +27,7 @@ func (c *connection) backupCluster(ctx context.Context, u *ui, r *home.Register,
 	start := time.Now()
 	rep, err := postgres.Backup(ctx, reg, c.agent(), postgres.BaseOptions{
 		Conninfo: r.Definition.Postgres.Conninfo, Tags: tags, Fast: true, Stretch: s.before, Covered: s.covered,
+		Log: func(format string, args ...any) { u.note("%s: %s", name, printable(fmt.Sprintf(format, args...))) },
 	}, &p)
 	done()
 	if err != nil {
@@ -35,7 +36,7 @@ func (c *connection) backupCluster(ctx context.Context, u *ui, r *home.Register,
 	a := backupAnswer(name, rep.BackupReport, time.Since(start))
 	a.Cluster = &clusterJSON{
 		System: rep.Base.System, Version: rep.Base.Version, Timeline: rep.Base.Timeline, Start: rep.Base.Start, End: rep.Base.End,
-		Checksums: rep.Checksums, Uncovered: uncovered(&r.Definition, rep.Facts), Warnings: rep.Warnings,
+		Since: rep.Since, Checksums: rep.Checksums, Uncovered: uncovered(&r.Definition, rep.Facts), Warnings: rep.Warnings,
 	}
 	return a, nil
 }
@@ -47,6 +48,7 @@ type clusterJSON struct {
 	Timeline  wal.Timeline `json:"timeline"`
 	Start     wal.LSN      `json:"start"`
 	End       wal.LSN      `json:"end"`
+	Since     wal.LSN      `json:"changes_since,omitzero"` // where the backup began of which this is the changes; all was sent without
 	Checksums bool         `json:"data_checksums"`
 	Uncovered []string     `json:"uncovered,omitempty"` // what no backup brings back, or no register names
 	Warnings  []string     `json:"warnings,omitempty"`
