@@ -56,6 +56,71 @@ func data(kind byte, parts ...any) *pgproto3.CopyData {
 	return &pgproto3.CopyData{Data: b}
 }
 
+// talking is a server of the test's own that answers each command with one row.
+func talking(t testing.TB, answer func(command string) (columns, values []string)) *Conn {
+	t.Helper()
+	c, theirs := hostile(t)
+	back := pgproto3.NewBackend(theirs, theirs)
+	go func() {
+		for {
+			m, err := back.Receive()
+			if err != nil {
+				return
+			}
+			q, ok := m.(*pgproto3.Query)
+			if !ok {
+				return
+			}
+			columns, values := answer(q.String)
+			var d pgproto3.RowDescription
+			var r pgproto3.DataRow
+			for i, name := range columns {
+				d.Fields = append(d.Fields, pgproto3.FieldDescription{Name: []byte(name)})
+				r.Values = append(r.Values, []byte(values[i]))
+			}
+			for _, m := range []pgproto3.BackendMessage{
+				&d, &r, &pgproto3.CommandComplete{CommandTag: []byte("OK")}, &pgproto3.ReadyForQuery{TxStatus: 'I'},
+			} {
+				back.Send(m)
+			}
+			if back.Flush() != nil {
+				return
+			}
+		}
+	}()
+	return c
+}
+
+// A standby that is promoted while it is asked is one primary, on its new timeline, and not a primary at the place where it
+// was a standby: who goes by that takes it for an older copy.
+func TestPromotedWhileAsked(t *testing.T) {
+	asked := 0
+	c := talking(t, func(command string) (columns, values []string) {
+		name := strings.TrimPrefix(command, "SHOW ")
+		if command == "IDENTIFY_SYSTEM" {
+			asked++
+			columns = []string{"systemid", "timeline", "xlogpos"}
+			if asked == 1 {
+				return columns, []string{"7", "1", "0/100"}
+			}
+			return columns, []string{"7", "2", "0/200"}
+		}
+		known := map[string]string{
+			"server_version_num": "180004", "server_version": "18.4", "block_size": "8192", "wal_block_size": "8192",
+			"wal_segment_size": "16MB", "in_hot_standby": "off",
+		}
+		value, ok := known[name]
+		if !ok {
+			value = "on"
+		}
+		return []string{name}, []string{value}
+	})
+	id, err := c.Identify(t.Context())
+	if err != nil || id.Standby || id.Timeline != 2 || id.WriteLSN != 0x200 {
+		t.Errorf("%+v, %v", id, err)
+	}
+}
+
 // What no server says, a stream does not take: neither log that does not join, nor words of another form.
 func TestHostileStream(t *testing.T) {
 	t.Parallel()

@@ -47,6 +47,13 @@ func (c *Conn) Identify(ctx context.Context) (Identity, error) {
 	if err := c.settings(ctx, &id); err != nil {
 		return Identity{}, fmt.Errorf("identify: %w", err)
 	}
+	if !id.Standby { // it may have been promoted since it was asked: then its place was the standby's
+		now, err := c.position(ctx)
+		if err != nil {
+			return Identity{}, fmt.Errorf("identify: %w", err)
+		}
+		id.System, id.Timeline, id.WriteLSN = now.System, now.Timeline, now.WriteLSN
+	}
 	if err := c.remember(id); err != nil {
 		return id, fmt.Errorf("identify: %w", err)
 	}
