@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +22,7 @@ import (
 
 const (
 	superuser = "postgres"
-	port      = 5432 // of the socket's name only: servers of tests listen to no network
+	port      = 5432 // of the socket's name only: servers of tests listen to no network, but those that are told to
 	patience  = 60 * time.Second
 )
 
@@ -43,6 +44,8 @@ type Server struct {
 	t    testing.TB
 	run  *process
 	host string
+	port int
+	tcp  string // the address that it listens to beside its socket; empty is none
 }
 
 // A process is a running server.
@@ -55,14 +58,14 @@ type process struct {
 func Start(t testing.TB, major int, o Options) *Server {
 	t.Helper()
 	s := create(t, major)
-	args := append([]string{"-D", s.Data, "-U", superuser, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"}, o.InitDB...)
+	args := append([]string{"-U", superuser, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"}, o.InitDB...)
 	if !o.Checksums {
 		args = append(args, "--data-checksums")
 	}
 	if o.SegmentSize != 0 {
 		args = append(args, "--wal-segsize="+strconv.Itoa(o.SegmentSize))
 	}
-	Run(t, s.Dir, filepath.Join(s.Bin, "initdb"), args...)
+	s.initialize(args)
 	s.Set(o.Settings)
 	s.StartAgain()
 	return s
@@ -83,7 +86,7 @@ func Adopt(t testing.TB, major int, data string) *Server {
 func create(t testing.TB, major int) *Server {
 	t.Helper()
 	dir := Folder(t)
-	s := &Server{Major: major, Bin: Bin(t, major), Dir: dir, Data: filepath.Join(dir, "data"), t: t, host: dir}
+	s := &Server{Major: major, Bin: Bin(t, major), Dir: dir, Data: filepath.Join(dir, "data"), t: t, host: dir, port: port}
 	t.Cleanup(func() {
 		s.Kill()
 		if t.Failed() {
@@ -136,8 +139,8 @@ func (s *Server) TryStart() error {
 	}
 	defer log.Close()
 	// A process of the server's dies with that of the test; none is spared for what it would write to disk.
-	cmd := command(s.t, s.Dir, filepath.Join(s.Bin, "postgres"), "-D", s.Data, "-k", s.host, "-p", strconv.Itoa(port),
-		"-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=30",
+	cmd := command(s.t, s.Dir, filepath.Join(s.Bin, "postgres"), "-D", s.Data, "-k", s.host, "-p", strconv.Itoa(s.port),
+		"-c", "listen_addresses="+s.tcp, "-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=30",
 		"-c", "logging_collector=off", "-c", "dynamic_shared_memory_type=mmap", "-c", "unix_socket_permissions=0777")
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT
@@ -156,6 +159,27 @@ func (s *Server) TryStart() error {
 		return err
 	}
 	return s.answers()
+}
+
+// Listen has the server, started again, listen to the loopback as well, and returns the port.
+func (s *Server) Listen() int {
+	s.t.Helper()
+	s.Stop()
+	for range 10 { // another may take the port first
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.tcp, s.port = "127.0.0.1", l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		if err = s.TryStart(); err == nil {
+			return s.port
+		}
+		s.t.Logf("port %d: %v", s.port, err)
+		s.run = nil
+	}
+	s.t.Fatalf("the server does not start\n%s", s.logTail())
+	return 0
 }
 
 // Ends waits until the server has ended by itself, and returns what it logged since it was started last.
@@ -266,7 +290,7 @@ func (s *Server) Promote() {
 
 // Conninfo is how to connect to a database of the server as superuser.
 func (s *Server) Conninfo() string {
-	return fmt.Sprintf("host=%s port=%d user=%s sslmode=disable", s.host, port, superuser)
+	return fmt.Sprintf("host=%s port=%d user=%s sslmode=disable", s.host, s.port, superuser)
 }
 
 // Exec runs SQL in the database postgres, and returns the rows of the last statement: columns parted by "|", rows by

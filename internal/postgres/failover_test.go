@@ -86,88 +86,92 @@ func evident(t *testing.T, found []kept, s *pgtest.Server) {
 // started again, ends the stream with evidence.
 func TestAFailoverIsFollowed(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 15, settings())
-	old, next := w.server, w.standby()
-	var found []kept
-	s := w.stream(keeping(&found), func(o *postgres.StreamOptions) { o.Conninfo = hosts(old, next) })
-	s.told(postgres.Connected)
-	w.backup()
-	wr := w.write(time.Millisecond)
-	wr.more(t, 30)
-	w.follows(next)
-	next.Kill()
-	wr.more(t, 30)
-	wr.end()
-	s.until(w.written())
-	behind := wr.count()
-	old.Kill()
-	next.StartAgain() // the stream finds it behind, and waits
-	next.Promote()
-	s.told(postgres.Abandoned)
-	s.told(postgres.Switched)
-	w.server = next
-	common := w.rows()
-	wr = w.write(time.Millisecond)
-	wr.more(t, 30)
-	wr.end()
-	s.until(w.written())
-	if common >= behind {
-		t.Fatalf("the standby had all of %d rows", behind)
-	}
-	w.restore(postgres.Target{}).recovers().holds(t, wr.count(), wr.count())
-	w.restore(postgres.Target{Timeline: 1}).recovers().holds(t, behind, behind)
-	next.Kill()
-	old.StartAgain()
-	if err := s.ends(); !errors.Is(err, postgres.ErrBehind) {
-		t.Fatal(err)
-	}
-	evident(t, found, old)
-	if s.count(postgres.Abandoned) != 1 || s.count(postgres.Switched) != 1 || s.count(postgres.Gap) != 0 {
-		t.Errorf("abandoned %d times, switched %d, gaps %d", s.count(postgres.Abandoned), s.count(postgres.Switched), s.count(postgres.Gap))
-	}
+	onAll(t, func(t *testing.T, major int) {
+		w := newWorld(t, major, settings())
+		old, next := w.server, w.standby()
+		var found []kept
+		s := w.stream(keeping(&found), func(o *postgres.StreamOptions) { o.Conninfo = hosts(old, next) })
+		s.told(postgres.Connected)
+		w.backup()
+		wr := w.write(time.Millisecond)
+		wr.more(t, 30)
+		w.follows(next)
+		next.Kill()
+		wr.more(t, 30)
+		wr.end()
+		s.until(w.written())
+		behind := wr.count()
+		old.Kill()
+		next.StartAgain() // the stream finds it behind, and waits
+		next.Promote()
+		s.told(postgres.Abandoned)
+		s.told(postgres.Switched)
+		w.server = next
+		common := w.rows()
+		wr = w.write(time.Millisecond)
+		wr.more(t, 30)
+		wr.end()
+		s.until(w.written())
+		if common >= behind {
+			t.Fatalf("the standby had all of %d rows", behind)
+		}
+		w.restore(postgres.Target{}).recovers().holds(t, wr.count(), wr.count())
+		w.restore(postgres.Target{Timeline: 1}).recovers().holds(t, behind, behind)
+		next.Kill()
+		old.StartAgain()
+		if err := s.ends(); !errors.Is(err, postgres.ErrBehind) {
+			t.Fatal(err)
+		}
+		evident(t, found, old)
+		if s.count(postgres.Abandoned) != 1 || s.count(postgres.Switched) != 1 || s.count(postgres.Gap) != 0 {
+			t.Errorf("abandoned %d times, switched %d, gaps %d", s.count(postgres.Abandoned), s.count(postgres.Switched), s.count(postgres.Gap))
+		}
+	})
 }
 
 // A stream that reads from a standby goes over with it when it is promoted: nothing is missing and nothing abandoned. So
 // does one that was away meanwhile, and one that ended after it had heard of the timeline and of nothing in it.
 func TestAPromotionIsFollowed(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 15, settings("wal_keep_size", "200MB")) // for the standbys have no slot
-	next := w.standby()
-	third := w.standby()
-	third.Set(map[string]string{"primary_conninfo": next.Conninfo()})
-	third.Reload()
-	at := func(o *postgres.StreamOptions) { o.Conninfo = next.Conninfo() }
-	s := w.stream(at)
-	s.told(postgres.Connected)
-	w.backup()
-	wr := w.write(time.Millisecond)
-	wr.more(t, 30)
-	wr.end()
-	w.follows(next)
-	w.server.Kill()
-	next.Promote()
-	s.told(postgres.Switched)
-	s.end()
-	w.server = next
-	wr = w.write(time.Millisecond)
-	wr.more(t, 30)
-	wr.end()
-	w.follows(third)
-	next.Kill()
-	third.Promote()
-	w.server = third
-	wr = w.write(time.Millisecond)
-	wr.more(t, 30)
-	wr.end()
-	third.Exec("SELECT pg_switch_wal()")
-	s = w.stream()
-	s.until(w.written())
-	for _, e := range s.all() {
-		if e.Alarm && e.What != postgres.Disconnected {
-			t.Errorf("%s: %s", e.What, e.Text)
+	onAll(t, func(t *testing.T, major int) {
+		w := newWorld(t, major, settings("wal_keep_size", "200MB")) // for the standbys have no slot
+		next := w.standby()
+		third := w.standby()
+		third.Set(map[string]string{"primary_conninfo": next.Conninfo()})
+		third.Reload()
+		at := func(o *postgres.StreamOptions) { o.Conninfo = next.Conninfo() }
+		s := w.stream(at)
+		s.told(postgres.Connected)
+		w.backup()
+		wr := w.write(time.Millisecond)
+		wr.more(t, 30)
+		wr.end()
+		w.follows(next)
+		w.server.Kill()
+		next.Promote()
+		s.told(postgres.Switched)
+		s.end()
+		w.server = next
+		wr = w.write(time.Millisecond)
+		wr.more(t, 30)
+		wr.end()
+		w.follows(third)
+		next.Kill()
+		third.Promote()
+		w.server = third
+		wr = w.write(time.Millisecond)
+		wr.more(t, 30)
+		wr.end()
+		third.Exec("SELECT pg_switch_wal()")
+		s = w.stream()
+		s.until(w.written())
+		for _, e := range s.all() {
+			if e.Alarm && e.What != postgres.Disconnected {
+				t.Errorf("%s: %s", e.What, e.Text)
+			}
 		}
-	}
-	w.restore(postgres.Target{}).recovers().holds(t, wr.count(), wr.count())
+		w.restore(postgres.Target{}).recovers().holds(t, wr.count(), wr.count())
+	})
 }
 
 // An older copy of the server's folder, started again, wrote other log at the same places of the same timeline: the stream
@@ -175,44 +179,50 @@ func TestAPromotionIsFollowed(t *testing.T) {
 // the stream had ended with a whole segment.
 func TestTwoServersOnOneTimelineAreFound(t *testing.T) {
 	t.Parallel()
-	for _, whole := range []bool{false, true} {
-		t.Run(map[bool]string{false: "amid a segment", true: "behind a segment"}[whole], func(t *testing.T) {
-			w := newWorld(t, 15, settings())
-			s := w.stream()
-			s.told(postgres.Connected)
-			w.backup()
-			copied := w.copied()
-			wr := w.write(0)
-			wr.more(t, 50)
-			wr.end()
-			if whole {
-				w.server.Exec("SELECT pg_switch_wal()")
-			}
-			s.until(w.written())
-			s.end()
-			w.server.Kill()
-			real := w.server
-			w.server = copied
-			copied.StartAgain()
-			var found []kept
-			if err := w.stream(keeping(&found)).ends(); !errors.Is(err, postgres.ErrBehind) {
-				t.Fatal(err)
-			}
-			evident(t, found, copied)
-			copied.Exec("INSERT INTO numbered SELECT n, repeat('other', 20) FROM generate_series(1, 30000) n")
-			found = nil
-			if err := w.stream(keeping(&found)).ends(); !errors.Is(err, postgres.ErrTwoServers) {
-				t.Fatal(err)
-			}
-			evident(t, found, copied)
-			copied.Kill()
-			w.server = real
-			real.StartAgain()
-			s = w.stream()
-			s.until(w.written())
-			w.restore(postgres.Target{}).recovers().holds(t, wr.count(), wr.count())
-		})
-	}
+	onAll(t, func(t *testing.T, major int) {
+		for _, whole := range []bool{false, true}[:rounds(major, 2)] {
+			twoServers(t, major, whole)
+		}
+	})
+}
+
+func twoServers(t *testing.T, major int, whole bool) {
+	t.Run(map[bool]string{false: "amid a segment", true: "behind a segment"}[whole], func(t *testing.T) {
+		w := newWorld(t, major, settings())
+		s := w.stream()
+		s.told(postgres.Connected)
+		w.backup()
+		copied := w.copied()
+		wr := w.write(0)
+		wr.more(t, 50)
+		wr.end()
+		if whole {
+			w.server.Exec("SELECT pg_switch_wal()")
+		}
+		s.until(w.written())
+		s.end()
+		w.server.Kill()
+		real := w.server
+		w.server = copied
+		copied.StartAgain()
+		var found []kept
+		if err := w.stream(keeping(&found)).ends(); !errors.Is(err, postgres.ErrBehind) {
+			t.Fatal(err)
+		}
+		evident(t, found, copied)
+		copied.Exec("INSERT INTO numbered SELECT n, repeat('other', 20) FROM generate_series(1, 30000) n")
+		found = nil
+		if err := w.stream(keeping(&found)).ends(); !errors.Is(err, postgres.ErrTwoServers) {
+			t.Fatal(err)
+		}
+		evident(t, found, copied)
+		copied.Kill()
+		w.server = real
+		real.StartAgain()
+		s = w.stream()
+		s.until(w.written())
+		w.restore(postgres.Target{}).recovers().holds(t, wr.count(), wr.count())
+	})
 }
 
 // copied is a copy of the server's folder as it stands, with its slots, as a snapshot of its disk would be.

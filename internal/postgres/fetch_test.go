@@ -138,71 +138,82 @@ func damage(e *sim.Embassy, which map[shard.Name]bool) {
 // and goes on, to the proven end.
 func TestAServerOpensOnlyAtAProvenEnd(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 15, settings())
-	rows, objects := w.logged()
-	c := w.restore(postgres.Target{})
-	e := w.state.Embassies
+	onAll(t, func(t *testing.T, major int) {
+		w := newWorld(t, major, settings())
+		rows, objects := w.logged()
+		c := w.restore(postgres.Target{})
+		e := w.state.Embassies
+		check(t, postgres.CheckSystem(c.Data, c.log.Base.System))
+		if postgres.CheckSystem(c.Data, c.log.Base.System+1) == nil {
+			t.Error("the log of another system may be handed to it")
+		}
 
-	c.unserve()
-	c.stops(t, postgres.FetchUnserved)
-	c.anew(t, lacking(w))
-	c.stops(t, postgres.FetchHole)
+		c.unserve()
+		c.stops(t, postgres.FetchUnserved)
+		c.anew(t, lacking(w))
+		c.stops(t, postgres.FetchHole)
 
-	damage(e[0], objects)
-	damage(e[1], objects)
-	_, _, l, _, err := w.plan("latest", &postgres.Target{}) // a reader keeps a few packs open
-	check(t, err)
-	c.log = l
-	c.anew(t, nil)
-	c.stops(t, postgres.FetchDamaged)
-	damage(e[1], objects)
+		damage(e[0], objects)
+		damage(e[1], objects)
+		_, _, l, _, err := w.plan("latest", &postgres.Target{}) // a reader keeps a few packs open
+		check(t, err)
+		c.log = l
+		c.anew(t, nil)
+		c.stops(t, postgres.FetchDamaged)
+		damage(e[1], objects)
 
-	e[1].Fail(sim.Down())
-	e[2].Fail(sim.Down())
-	c.stops(t, postgres.FetchUnanswered)
-	e[1].Fail(sim.Faults{})
-	e[2].Fail(sim.Faults{})
+		e[1].Fail(sim.Down())
+		e[2].Fail(sim.Down())
+		c.stops(t, postgres.FetchUnanswered)
+		e[1].Fail(sim.Faults{})
+		e[2].Fail(sim.Faults{})
 
-	back := c.calling(t, "%f", "x%f")
-	c.stops(t, postgres.FetchRefused)
-	back()
-	self, err := program()
-	check(t, err)
-	for text, code := range map[string]int{
-		"exit 2":       postgres.FetchRefused, // as a runtime that breaks down
-		"exit 64":      postgres.FetchRefused,
-		"kill -9 $$":   128 + 9,
-		"exec /absent": 127,
-	} {
-		back := c.calling(t, self, script(t, text))
-		c.stops(t, code)
+		back := c.calling(t, "%f", "x%f")
+		c.stops(t, postgres.FetchRefused)
 		back()
-	}
+		self, err := program()
+		check(t, err)
+		for _, x := range []struct {
+			text string
+			code int
+		}{
+			{"kill -9 $$", 128 + 9},
+			{"exit 2", postgres.FetchRefused}, // as a runtime that breaks down
+			{"exit 64", postgres.FetchRefused},
+			{"exec /absent", 127},
+		}[:rounds(major, 4)] {
+			back := c.calling(t, self, script(t, x.text))
+			c.stops(t, x.code)
+			back()
+		}
 
-	c.recovers().holds(t, rows, rows) // though one share of each part is damaged
-	if _, err := os.Stat(filepath.Join(c.Data, postgres.RecoveryFolder)); err == nil {
-		t.Error("what recovery needed is still there")
-	}
+		c.recovers().holds(t, rows, rows) // though one share of each part is damaged
+		if _, err := os.Stat(filepath.Join(c.Data, postgres.RecoveryFolder)); err == nil {
+			t.Error("what recovery needed is still there")
+		}
+	})
 }
 
 // While too few embassies show their records there may be more than is known: the server stops at the last segment, and
 // goes on when they do.
 func TestAnUnprovenEndIsNoEnd(t *testing.T) {
 	t.Parallel()
-	w := newWorldOf(t, 1, 15, settings())
-	rows, _ := w.logged()
-	c := w.restore(postgres.Target{})
-	gone := w.state.Embassies[2]
-	gone.Fail(sim.Down())
-	if _, _, _, _, err := w.plan("latest", &postgres.Target{}); err == nil {
-		t.Error("the latest moment is promised, though it is not proven")
-	}
-	c.unserve()
-	next, err := c.log.Renew(t.Context())
-	check(t, err)
-	c.log = next
-	c.serve(t.Context())
-	c.stops(t, postgres.FetchUnproven)
-	gone.Fail(sim.Faults{})
-	c.recovers().holds(t, rows, rows)
+	onAll(t, func(t *testing.T, major int) {
+		w := newWorldOf(t, 1, major, settings())
+		rows, _ := w.logged()
+		c := w.restore(postgres.Target{})
+		gone := w.state.Embassies[2]
+		gone.Fail(sim.Down())
+		if _, _, _, _, err := w.plan("latest", &postgres.Target{}); err == nil {
+			t.Error("the latest moment is promised, though it is not proven")
+		}
+		c.unserve()
+		next, err := c.log.Renew(t.Context())
+		check(t, err)
+		c.log = next
+		c.serve(t.Context())
+		c.stops(t, postgres.FetchUnproven)
+		gone.Fail(sim.Faults{})
+		c.recovers().holds(t, rows, rows)
+	})
 }

@@ -25,66 +25,70 @@ func (w *world) flood(mib int) {
 // the nearest one named, and a new base backup makes it well. What was before the hole comes back.
 func TestALostSlotIsAHole(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 15, settings("max_slot_wal_keep_size", "2MB", "min_wal_size", "2MB", "max_wal_size", "4MB"))
-	s := w.stream()
-	s.told(postgres.Connected)
-	w.backup()
-	wr := w.write(0)
-	wr.more(t, 30)
-	wr.end()
-	before := wr.count()
-	s.until(w.written())
-	reached := w.written()
-	s.end()
-	w.flood(10)
-	w.server.Exec("CHECKPOINT")
-	w.server.Await("SELECT wal_status FROM pg_replication_slots", "lost")
-	s = w.stream()
-	gap := s.told(postgres.Gap)
-	if !gap.Alarm || gap.LSN < reached {
-		t.Errorf("%+v; the log is there until %s", gap, reached)
-	}
-	wr = w.write(0)
-	wr.more(t, 30)
-	wr.end()
-	s.until(w.written())
-	behind := w.written()
-	for name, target := range map[string]postgres.Target{"the latest": {}, "a position": {LSN: behind}, "a time": {Time: time.Now()}} {
-		_, _, _, reach, err := w.plan("latest", &target)
-		if !errors.Is(err, postgres.ErrBeyond) || !errors.Is(err, postgres.ErrHole) || !strings.Contains(err.Error(), reach.Through.String()) {
-			t.Errorf("%s behind the hole: %v; it is reached until %s", name, err, reach.Through)
+	onAll(t, func(t *testing.T, major int) {
+		w := newWorld(t, major, settings("max_slot_wal_keep_size", "2MB", "min_wal_size", "2MB", "max_wal_size", "4MB"))
+		s := w.stream()
+		s.told(postgres.Connected)
+		w.backup()
+		wr := w.write(0)
+		wr.more(t, 30)
+		wr.end()
+		before := wr.count()
+		s.until(w.written())
+		reached := w.written()
+		s.end()
+		w.flood(10)
+		w.server.Exec("CHECKPOINT")
+		w.server.Await("SELECT wal_status FROM pg_replication_slots", "lost")
+		s = w.stream()
+		gap := s.told(postgres.Gap)
+		if !gap.Alarm || gap.LSN < reached {
+			t.Errorf("%+v; the log is there until %s", gap, reached)
 		}
-		if reach.Through < reached || reach.Through >= behind {
-			t.Errorf("reaches until %s, not %s", reach.Through, reached)
+		wr = w.write(0)
+		wr.more(t, 30)
+		wr.end()
+		s.until(w.written())
+		behind := w.written()
+		for name, target := range map[string]postgres.Target{"the latest": {}, "a position": {LSN: behind}, "a time": {Time: time.Now()}} {
+			_, _, _, reach, err := w.plan("latest", &target)
+			if !errors.Is(err, postgres.ErrBeyond) || !errors.Is(err, postgres.ErrHole) || !strings.Contains(err.Error(), reach.Through.String()) {
+				t.Errorf("%s behind the hole: %v; it is reached until %s", name, err, reach.Through)
+			}
+			if reach.Through < reached || reach.Through >= behind {
+				t.Errorf("reaches until %s, not %s", reach.Through, reached)
+			}
 		}
-	}
-	w.restoreOf("1", postgres.Target{LSN: reached}).recovers().holds(t, before, before)
-	w.backup()
-	w.restore(postgres.Target{}).recovers().holds(t, wr.count(), wr.count())
-	if n := s.count(postgres.Gap); n != 1 {
-		t.Errorf("%d gaps are told", n)
-	}
+		w.restoreOf("1", postgres.Target{LSN: reached}).recovers().holds(t, before, before)
+		w.backup()
+		w.restore(postgres.Target{}).recovers().holds(t, wr.count(), wr.count())
+		if n := s.count(postgres.Gap); n != 1 {
+			t.Errorf("%d gaps are told", n)
+		}
+	})
 }
 
 // A slot that somebody dropped is made anew, and is no hole while the server has the log.
 func TestADroppedSlotIsNoHole(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 15, settings("wal_keep_size", "200MB"))
-	s := w.stream()
-	s.told(postgres.Connected)
-	w.backup()
-	wr := w.write(0)
-	wr.more(t, 30)
-	s.end()
-	w.server.Exec("SELECT pg_drop_replication_slot('chancery_land')")
-	wr.more(t, 30)
-	wr.end()
-	s = w.stream()
-	s.until(w.written())
-	if s.count(postgres.Gap) != 0 {
-		t.Error("a hole is told")
-	}
-	w.restore(postgres.Target{}).recovers().holds(t, wr.count(), wr.count())
+	onAll(t, func(t *testing.T, major int) {
+		w := newWorld(t, major, settings("wal_keep_size", "200MB"))
+		s := w.stream()
+		s.told(postgres.Connected)
+		w.backup()
+		wr := w.write(0)
+		wr.more(t, 30)
+		s.end()
+		w.server.Exec("SELECT pg_drop_replication_slot('chancery_land')")
+		wr.more(t, 30)
+		wr.end()
+		s = w.stream()
+		s.until(w.written())
+		if s.count(postgres.Gap) != 0 {
+			t.Error("a hole is told")
+		}
+		w.restore(postgres.Target{}).recovers().holds(t, wr.count(), wr.count())
+	})
 }
 
 // Another cluster at the address ends the stream, and nothing of it goes abroad.
@@ -105,68 +109,72 @@ func TestAnotherClusterIsRefused(t *testing.T) {
 // slot may be lost, before it is. When they are back everything arrives.
 func TestAnAlarmComesBeforeTheSlotIsLost(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 15, settings("max_slot_wal_keep_size", "200MB", "max_wal_size", "4MB", "min_wal_size", "2MB"))
-	s := w.stream(func(o *postgres.StreamOptions) { o.Watch = 100 * time.Millisecond })
-	s.told(postgres.Connected)
-	w.backup()
-	w.state.Fail(sim.Down())
-	s.told(postgres.Unanswered)
-	w.flood(6)
-	wr := w.write(0)
-	wr.more(t, 30)
-	wr.end()
-	w.server.Exec("CHECKPOINT")
-	e := s.told(postgres.Filling)
-	status := w.server.Exec("SELECT wal_status FROM pg_replication_slots")
-	if !e.Alarm || status == "lost" {
-		t.Errorf("%+v, and the slot is %s", e, status)
-	}
-	w.state.Fail(sim.Faults{})
-	s.until(w.written())
-	w.restore(postgres.Target{}).recovers().holds(t, wr.count(), wr.count())
+	onAll(t, func(t *testing.T, major int) {
+		w := newWorld(t, major, settings("max_slot_wal_keep_size", "200MB", "max_wal_size", "4MB", "min_wal_size", "2MB"))
+		s := w.stream(func(o *postgres.StreamOptions) { o.Watch = 100 * time.Millisecond })
+		s.told(postgres.Connected)
+		w.backup()
+		w.state.Fail(sim.Down())
+		s.told(postgres.Unanswered)
+		w.flood(6)
+		wr := w.write(0)
+		wr.more(t, 30)
+		wr.end()
+		w.server.Exec("CHECKPOINT")
+		e := s.told(postgres.Filling)
+		status := w.server.Exec("SELECT wal_status FROM pg_replication_slots")
+		if !e.Alarm || status == "lost" {
+			t.Errorf("%+v, and the slot is %s", e, status)
+		}
+		w.state.Fail(sim.Faults{})
+		s.until(w.written())
+		w.restore(postgres.Target{}).recovers().holds(t, wr.count(), wr.count())
+	})
 }
 
 // Each embassy is cut in turn, for long or amid everything, and back: the stream goes on with the others, and the one
 // that lacked something gets it, so that any two bring everything back.
 func TestEachEmbassyMayBeCut(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 15, settings())
-	s := w.stream()
-	s.told(postgres.Connected)
-	w.backup()
-	wr := w.write(time.Millisecond)
-	for _, e := range w.state.Embassies {
-		e.Fail(sim.Down())
-		wr.more(t, 40)
-		s.until(w.written())
-		e.Fail(sim.Faults{})
-		wr.more(t, 10)
-	}
-	wr.end()
-	s.until(w.written())
-	await(t, "every embassy has every record", func() bool {
-		n := len(w.state.Embassies[0].Slots())
+	onAll(t, func(t *testing.T, major int) {
+		w := newWorld(t, major, settings())
+		s := w.stream()
+		s.told(postgres.Connected)
+		w.backup()
+		wr := w.write(time.Millisecond)
 		for _, e := range w.state.Embassies {
-			if len(e.Slots()) != n {
-				return false
-			}
-		}
-		return true
-	})
-	s.end()
-	for i, e := range w.state.Embassies {
-		t.Run(fmt.Sprint("without ", i), func(t *testing.T) {
-			w := *w
-			w.TB = t
 			e.Fail(sim.Down())
-			defer e.Fail(sim.Faults{})
-			_, _, l, reach, err := w.plan("latest", &postgres.Target{})
-			check(t, err)
-			check(t, l.Trail.Doubt())
-			if reach.Through < w.written() {
-				t.Errorf("only until %s of %s", reach.Through, w.written())
+			wr.more(t, 40)
+			s.until(w.written())
+			e.Fail(sim.Faults{})
+			wr.more(t, 10)
+		}
+		wr.end()
+		s.until(w.written())
+		await(t, "every embassy has every record", func() bool {
+			n := len(w.state.Embassies[0].Slots())
+			for _, e := range w.state.Embassies {
+				if len(e.Slots()) != n {
+					return false
+				}
 			}
+			return true
 		})
-	}
-	w.restore(postgres.Target{}).recovers().holds(t, wr.count(), wr.count())
+		s.end()
+		for i, e := range w.state.Embassies {
+			t.Run(fmt.Sprint("without ", i), func(t *testing.T) {
+				w := *w
+				w.TB = t
+				e.Fail(sim.Down())
+				defer e.Fail(sim.Faults{})
+				_, _, l, reach, err := w.plan("latest", &postgres.Target{})
+				check(t, err)
+				check(t, l.Trail.Doubt())
+				if reach.Through < w.written() {
+					t.Errorf("only until %s of %s", reach.Through, w.written())
+				}
+			})
+		}
+		w.restore(postgres.Target{}).recovers().holds(t, wr.count(), wr.count())
+	})
 }

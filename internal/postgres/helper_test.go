@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	_ = flag.Set("test.parallel", "4") // tests wait for their servers more than they work
-	os.Exit(m.Run())
+	os.Exit(pgtest.Main(m))
 }
 
 // fetch is what cmd/chancery does with --from FOLDER and --end, or FILE PATH.
@@ -98,6 +98,25 @@ var program = sync.OnceValues(func() (string, error) {
 	_, err = io.Copy(out, in)
 	return path, errors.Join(err, out.Close())
 })
+
+// onAll tests a property on every version of the server.
+func onAll(t *testing.T, property func(t *testing.T, major int)) {
+	for _, major := range pgtest.Majors {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			property(t, major)
+		})
+	}
+}
+
+// rounds is how often something is done over and over on a version: on the oldest and the newest so often, on those
+// between once.
+func rounds(major, n int) int {
+	if major == pgtest.Majors[0] || major == pgtest.Majors[len(pgtest.Majors)-1] {
+		return n
+	}
+	return 1
+}
 
 // world is a state, a register that is a cluster, and what runs on it.
 type world struct {

@@ -3,12 +3,14 @@ package postgres
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -68,6 +70,24 @@ const (
 	requestLimit = 4096
 	socketName   = "socket"
 )
+
+// CheckSystem refuses a restored data directory that is not of this database system: a server takes log of another one for
+// the end of its own.
+func CheckSystem(dataDirectory string, system uint64) error {
+	f, err := os.Open(filepath.Join(dataDirectory, "global", "pg_control"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	first := make([]byte, 8) // the system's identifier, as the machine writes numbers
+	if _, err := io.ReadFull(f, first); err != nil {
+		return err
+	}
+	if has := binary.NativeEndian.Uint64(first); has != system {
+		return fmt.Errorf("%s is a cluster of system %d, and the register's is %d", dataDirectory, has, system)
+	}
+	return nil
+}
 
 // Serve answers until the server says that recovery has ended, or ctx does. dataDirectory is the restored one.
 func (s *Supply) Serve(ctx context.Context, dataDirectory string) error {
