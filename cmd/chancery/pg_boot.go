@@ -28,6 +28,7 @@ import (
 type bootFlags struct {
 	boot                          bool
 	snapshot, scratch, bin, owner string
+	limit                         time.Duration
 }
 
 func (f *bootFlags) add(c *cobra.Command) {
@@ -36,12 +37,13 @@ func (f *bootFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.snapshot, "snapshot", "latest", "with --boot: the snapshot to begin with")
 	fl.StringVar(&f.scratch, "scratch", "", "with --boot: the folder in which the restored cluster lies meanwhile (default: the system's for temporary files)")
 	fl.StringVar(&f.bin, "bin", "", "with --boot: the folder of the server's programs (default: where systems put them, and PATH)")
+	fl.DurationVar(&f.limit, "limit", 0, "with --boot: how long it may take, after which it has failed (default: the register's proof_limit, or 24h)")
 	fl.StringVar(&f.owner, "owner", "", "with --boot, as root: the user who runs the server (default: postgres)")
 }
 
 // check refuses what does not go together.
 func (f *bootFlags) check(c *cobra.Command, args []string, data bool, identity string) error {
-	for _, n := range []string{"snapshot", "scratch", "bin", "owner"} {
+	for _, n := range []string{"snapshot", "scratch", "bin", "owner", "limit"} {
 		if !f.boot && c.Flags().Changed(n) {
 			return fmt.Errorf("--%s is for --boot", n)
 		}
@@ -53,6 +55,8 @@ func (f *bootFlags) check(c *cobra.Command, args []string, data bool, identity s
 		return errors.New("--boot takes one register and --identity, and no --data")
 	case f.owner != "" && os.Geteuid() != 0:
 		return errors.New("--owner is for root; others run the server as themselves")
+	case f.limit < 0 || c.Flags().Changed("limit") && f.limit == 0:
+		return errors.New("--limit: want a duration such as 12h")
 	}
 	return nil
 }
@@ -236,11 +240,10 @@ type trial struct {
 }
 
 func (t *trial) run(ctx context.Context, began time.Time) error {
-	o := postgres.BootOptions{Programs: t.flags.bin, Began: began}
-	for _, a := range t.r.Definition.Postgres.Assertions {
-		o.Assertions = append(o.Assertions, postgres.BootAssertion(a))
+	o, err := t.options(began)
+	if err != nil {
+		return err
 	}
-	var err error
 	if o.Program, err = os.Executable(); err != nil {
 		return err
 	}
@@ -280,6 +283,22 @@ func (t *trial) run(ctx context.Context, began time.Time) error {
 		t.log = logOf(o.Scratch)
 	}
 	return err
+}
+
+// options are what the register says of its proof, and the flags.
+func (t *trial) options(began time.Time) (o postgres.BootOptions, err error) {
+	def := t.r.Definition.Postgres
+	o = postgres.BootOptions{Programs: t.flags.bin, Began: began}
+	for _, a := range def.Assertions {
+		within, err := a.Within()
+		if err != nil {
+			return o, err
+		}
+		o.Assertions = append(o.Assertions, postgres.BootAssertion{Name: a.Name, Database: a.Database, SQL: a.SQL, Limit: within})
+	}
+	within, err := def.ProofWithin()
+	o.Limit = cmp.Or(t.flags.limit, within)
+	return o, err
 }
 
 // teller says what is being done, with the progress of what takes long.

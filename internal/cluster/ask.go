@@ -2,8 +2,10 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -16,7 +18,13 @@ type Local struct {
 	Folder string
 	Port   int
 	User   string
+	// Limit is how long a statement may take, after which the server is told to give it up and it fails with [ErrLimit]; 0
+	// is none.
+	Limit time.Duration
 }
+
+// limitGrace is how much longer than its limit a statement is waited for: the server is to say first that it gave it up.
+const limitGrace = 10 * time.Second
 
 // Conninfo is how to connect to a database of the server.
 func (l Local) Conninfo(database string) string {
@@ -35,7 +43,7 @@ type Answer struct {
 // True tells whether the answer is the boolean true.
 func (a Answer) True() bool { return a.Boolean && a.Text == "t" }
 
-// Ask runs SQL in a database of a local server, for as long as it takes; it must give one result of one row and one
+// Ask runs SQL in a database of a local server, for as long as it takes or as the limit says; it must give one result of one row and one
 // column, or an error says what it gave. With readOnly the server refuses to change anything for it. Errors are the
 // server's own words.
 func (l Local) Ask(ctx context.Context, database, sql string, readOnly bool) (Answer, error) {
@@ -65,8 +73,19 @@ func (l Local) exec(ctx context.Context, database, sql string, readOnly bool) ([
 		return nil, ErrConninfo
 	}
 	config.RuntimeParams = map[string]string{"application_name": "chancery", "client_encoding": "UTF8"}
+	var options []string
 	if readOnly {
-		config.RuntimeParams["options"] = "-c default_transaction_read_only=on"
+		options = append(options, "-c default_transaction_read_only=on")
+	}
+	whole := ctx
+	if l.Limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, l.Limit+limitGrace, ErrLimit)
+		defer cancel()
+		options = append(options, fmt.Sprintf("-c statement_timeout=%d", max(1, l.Limit.Milliseconds())))
+	}
+	if len(options) > 0 {
+		config.RuntimeParams["options"] = strings.Join(options, " ")
 	}
 	c, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
@@ -76,6 +95,9 @@ func (l Local) exec(ctx context.Context, database, sql string, readOnly bool) ([
 	results, err := c.Exec(ctx, sql).ReadAll()
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
+	}
+	if l.Limit > 0 && whole.Err() == nil && (errors.Is(err, ErrLimit) || stateOf(err) == stateCanceled) {
+		err = fmt.Errorf("%w %s", ErrLimit, l.Limit)
 	}
 	return results, err
 }

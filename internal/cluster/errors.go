@@ -51,6 +51,8 @@ var (
 	ErrStalled = errors.New("the stream was not read in time")
 	// ErrProtocol: an answer that no server of a known version gives.
 	ErrProtocol = errors.New("the server's answer makes no sense")
+	// ErrLimit: a statement took longer than it may, and was given up.
+	ErrLimit = errors.New("it was not done within")
 	// ErrNotReceived: an acknowledgement of what was not received.
 	ErrNotReceived = errors.New("acknowledges more than was received")
 )
@@ -60,6 +62,7 @@ const (
 	stateLogin        = "28"    // invalid authorization
 	stateConnection   = "08"    // connection exception
 	stateShutdown     = "57P"   // shutdown, crash, cannot connect now
+	stateCanceled     = "57014" // a statement that was given up
 	stateResources    = "53"    // too many connections, no room
 	statePrivilege    = "42501" // insufficient privilege
 	stateMissing      = "42704" // undefined object

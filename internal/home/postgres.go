@@ -3,6 +3,7 @@ package home
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -20,6 +21,8 @@ type Postgres struct {
 	Databases []string `yaml:"databases,omitempty"`
 	// Assertions must hold in a restored cluster.
 	Assertions []Assertion `yaml:"assertions,omitempty"`
+	// ProofLimit is how long a proof as a whole may take, as a duration; empty is DefaultProofLimit. Then it has failed.
+	ProofLimit string `yaml:"proof_limit,omitempty"`
 }
 
 // Assertion is a statement about a restored cluster: an SQL query of one row and one column that must be true.
@@ -27,6 +30,35 @@ type Assertion struct {
 	Name     string `yaml:"name"`
 	Database string `yaml:"database"`
 	SQL      string `yaml:"sql"`
+	// Limit is how long the query may take, as a duration; empty is DefaultAssertionLimit. Then the assertion has failed.
+	Limit string `yaml:"limit,omitempty"`
+}
+
+// DefaultAssertionLimit is how long an assertion may take that does not say, and DefaultProofLimit a proof as a whole.
+const (
+	DefaultAssertionLimit = time.Hour
+	DefaultProofLimit     = 24 * time.Hour
+)
+
+// Within is how long an assertion may take.
+func (a *Assertion) Within() (time.Duration, error) {
+	return limit("limit", a.Limit, DefaultAssertionLimit)
+}
+
+// ProofWithin is how long a proof as a whole may take.
+func (p *Postgres) ProofWithin() (time.Duration, error) {
+	return limit("proof_limit", p.ProofLimit, DefaultProofLimit)
+}
+
+func limit(name, text string, otherwise time.Duration) (time.Duration, error) {
+	if text == "" {
+		return otherwise, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < time.Second || d > 31*24*time.Hour {
+		return 0, fmt.Errorf("%s %q: want a duration from 1s to 744h", name, text)
+	}
+	return d, nil
 }
 
 // DefaultInterval is how long log waits for more where the register does not say.
@@ -50,12 +82,18 @@ var (
 	secretWord = regexp.MustCompile(`(?i)(^|[\s?&])(password|sslpassword)\s*=|://[^/@]*:[^/@]*@`)
 )
 
+// holdsSecret finds a password, also one whose name an address has in escapes.
+func holdsSecret(conninfo string) bool {
+	plain, err := url.PathUnescape(conninfo)
+	return secretWord.MatchString(conninfo) || err == nil && secretWord.MatchString(plain)
+}
+
 // Check tells what a definition of a cluster cannot be.
 func (p *Postgres) Check() error {
 	switch {
 	case p.Conninfo == "" || len(p.Conninfo) > 4095 || strings.ContainsAny(p.Conninfo, "\n\x00"):
 		return errors.New("postgres: conninfo: want one line of at most 4095 bytes, such as host=db user=chancery")
-	case secretWord.MatchString(p.Conninfo):
+	case holdsSecret(p.Conninfo):
 		return errors.New("postgres: conninfo holds a password: put it into ~/.pgpass, or a file named by passfile=")
 	case !slotName.MatchString(p.Slot):
 		return fmt.Errorf("postgres: slot %q: small letters, digits and underscores, at most 63", p.Slot)
@@ -65,10 +103,14 @@ func (p *Postgres) Check() error {
 		if a.Name == "" || a.SQL == "" || a.Database == "" || seen[a.Name] {
 			return fmt.Errorf("postgres: assertion %q: want a name of its own, a database and sql", a.Name)
 		}
+		if _, err := a.Within(); err != nil {
+			return fmt.Errorf("postgres: assertion %q: %w", a.Name, err)
+		}
 		seen[a.Name] = true
 	}
 	_, err := p.Wait()
-	return err
+	_, limit := p.ProofWithin()
+	return errors.Join(err, limit)
 }
 
 // SlotOf is the replication slot of a register that does not name one.

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -27,11 +28,19 @@ type BootOptions struct {
 	Program    string    // the command by which the server fetches its log: the path of this program
 	Began      time.Time // from when it is measured how long it takes
 	Assertions []BootAssertion
-	Tell       func(format string, args ...any) // what is being done
+	// Limit is how long all of it may take, after which the cluster is not proven; 0 is without end.
+	Limit time.Duration
+	// Stall is how long recovery may go without a sign of progress; 0 is an hour.
+	Stall time.Duration
+	Tell  func(format string, args ...any) // what is being done
 }
 
-// BootAssertion is SQL of one row and one column that must be true in what came back.
-type BootAssertion struct{ Name, Database, SQL string }
+// BootAssertion is SQL of one row and one column that must be true in what came back. It fails when it takes longer than
+// its limit; 0 is none.
+type BootAssertion struct {
+	Name, Database, SQL string
+	Limit               time.Duration
+}
 
 // Booted is how far a proof came.
 type Booted struct {
@@ -58,7 +67,15 @@ const ServerLog = "server.log"
 func Boot(ctx context.Context, r *archive.Reader, head *snapshot.Head, o BootOptions, progress *archive.Progress) (*Booted, error) {
 	b := &booting{r: r, head: head, opts: o, progress: progress, out: &Booted{}, box: &sandbox{dir: o.Scratch, owner: o.Owner}}
 	b.box.path = "/usr/local/bin:/usr/bin:/bin"
+	if o.Limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, o.Limit, errLimit)
+		defer cancel()
+	}
 	err := b.run(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errLimit) {
+		err = fmt.Errorf("%w: %w %s; at last: %s", ErrNotProven, errLimit, o.Limit, b.doing)
+	}
 	var bad []string
 	for _, c := range b.out.Checks {
 		if c.Outcome == snapshot.CheckFailed {
@@ -70,6 +87,9 @@ func Boot(ctx context.Context, r *archive.Reader, head *snapshot.Head, o BootOpt
 	}
 	return b.out, err
 }
+
+// errLimit ends a proof that takes too long.
+var errLimit = errors.New("it was not done within")
 
 // booting is a proof on its way.
 type booting struct {
@@ -88,6 +108,7 @@ type booting struct {
 	local    cluster.Local
 	database string // one to connect to
 	refusal  refusals
+	doing    string // what was told last
 }
 
 func (b *booting) run(ctx context.Context) error {
@@ -107,6 +128,7 @@ func (b *booting) run(ctx context.Context) error {
 }
 
 func (b *booting) tell(format string, args ...any) {
+	b.doing = fmt.Sprintf(format, args...)
 	if b.opts.Tell != nil {
 		b.opts.Tell(format, args...)
 	}
@@ -320,6 +342,7 @@ func (b *booting) handing(ctx context.Context, done <-chan struct{}) error {
 // up waits until the server serves, or has ended.
 func (b *booting) up(ctx context.Context, s *server, supplied <-chan error) error {
 	told, tried := time.Now(), time.Now()
+	going := progress{since: time.Now()}
 	for {
 		select {
 		case <-s.over:
@@ -341,11 +364,49 @@ func (b *booting) up(ctx context.Context, s *server, supplied <-chan error) erro
 		case time.Since(tried) > loginPatience:
 			return err
 		}
+		if limit := cmp.Or(b.opts.Stall, stallLimit); going.still(b.refusal.where(), s.log) > limit {
+			return fmt.Errorf("recovery makes no progress for %s; at last: %s%s", limit, cmp.Or(going.last, "it asked for no log yet"), b.refusal.why())
+		}
 		if time.Since(told) > 10*time.Second {
 			told = time.Now()
 			b.tell("replaying the log: %s", b.refusal.where())
 		}
 	}
+}
+
+// stallLimit is how long recovery may go without a sign of progress: flushing a large cluster at its end gives none.
+const stallLimit = time.Hour
+
+// progress is the last sign that a recovery goes on.
+type progress struct {
+	last   string
+	since  time.Time // when it was first seen
+	looked time.Time
+}
+
+// still is how long the signs have not changed: which file of the log was handed out last, and what the server says every
+// ten seconds of how far it is.
+func (p *progress) still(handed, log string) time.Duration {
+	if time.Since(p.looked) > time.Second {
+		p.looked = time.Now()
+		if now := handed + said(log); now != p.last {
+			p.last, p.since = now, time.Now()
+		}
+	}
+	return time.Since(p.since)
+}
+
+// said is where the server's log at last said that a recovery is, or nothing.
+func said(log string) string {
+	const words = "elapsed time: "
+	b, _ := tail(log, 64<<10)
+	at := bytes.LastIndex(b, []byte(words))
+	if at < 0 {
+		return ""
+	}
+	line, _, _ := bytes.Cut(b[at+len(words):], []byte("\n"))
+	_, where, _ := bytes.Cut(line, []byte(",")) // behind the time, which passes by itself
+	return string(where)
 }
 
 // loginPatience is how long a server that serves is asked for a user who may do everything.

@@ -12,12 +12,13 @@ import (
 
 	"chancery.dev/chancery/internal/pgtest"
 	"chancery.dev/chancery/internal/postgres"
+	"chancery.dev/chancery/internal/sim"
 	"chancery.dev/chancery/internal/snapshot"
 	"chancery.dev/chancery/internal/wal"
 )
 
 // boot tries to bring the newest snapshot back; at is called with each thing that is being done, and the scratch folder.
-func (w *world) boot(at func(doing, scratch string)) (*postgres.Booted, error) {
+func (w *world) boot(at func(doing, scratch string), change ...func(*postgres.BootOptions)) (*postgres.Booted, error) {
 	w.Helper()
 	r := w.reader()
 	head, err := r.Find("latest")
@@ -32,6 +33,9 @@ func (w *world) boot(at func(doing, scratch string)) (*postgres.Booted, error) {
 		if at != nil {
 			at(fmt.Sprintf(format, args...), o.Scratch)
 		}
+	}
+	for _, c := range change {
+		c(&o)
 	}
 	b, err := postgres.Boot(w.Context(), r, head, o, nil)
 	if w.Failed() || err != nil {
@@ -102,6 +106,62 @@ func TestEveryVersionComesBackAndIsLookedAt(t *testing.T) {
 				t.Errorf("%v, %v", failed(b), err)
 			}
 		})
+	}
+}
+
+// TestAProofHasALimit: an assertion that takes too long has failed and keeps no other from being asked, a proof that takes
+// too long has failed, and so has a recovery that does not go on. No server is left behind.
+func TestAProofHasALimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 15, settings())
+	s := w.stream()
+	s.told(postgres.Connected)
+	w.backup()
+	w.server.Exec("INSERT INTO numbered SELECT g, repeat('x', 100) FROM generate_series(1, 100) g; SELECT pg_switch_wal()")
+	s.until(w.written())
+	s.end()
+	endless := func(limit time.Duration) func(*postgres.BootOptions) {
+		return func(o *postgres.BootOptions) {
+			o.Assertions = append([]postgres.BootAssertion{{
+				Name: "endless", Database: "postgres", SQL: "SELECT pg_sleep(3600) IS NOT NULL", Limit: limit,
+			}}, o.Assertions...)
+		}
+	}
+	b, err := w.boot(nil, endless(200*time.Millisecond))
+	if !errors.Is(err, postgres.ErrNotProven) || !slices.Equal(failed(b), []string{"assertion endless"}) ||
+		!strings.Contains(err.Error(), "assertion endless: it was not done within 200ms") {
+		t.Errorf("an assertion: %v, %v", failed(b), err)
+	}
+	var scratch string
+	began := time.Now()
+	_, err = w.boot(func(_, at string) { scratch = at }, endless(0), func(o *postgres.BootOptions) { o.Limit = 5 * time.Second })
+	if !errors.Is(err, postgres.ErrNotProven) || !strings.Contains(err.Error(), "it was not done within 5s; at last: ") {
+		t.Errorf("all of it: %v", err)
+	}
+	if took := time.Since(began); took > 10*time.Minute {
+		t.Errorf("it ended after %s", took)
+	}
+	gone(t, scratch)
+	_, err = w.boot(func(doing, at string) {
+		if scratch = at; strings.HasPrefix(doing, "starting") {
+			w.state.Fail(sim.Slow(time.Hour)) // no embassy refuses the log, and none gives it
+		}
+	}, func(o *postgres.BootOptions) { o.Stall = 2 * time.Second })
+	if err == nil || !strings.Contains(err.Error(), "recovery makes no progress for 2s") {
+		t.Errorf("a recovery that hangs: %v", err)
+	}
+	gone(t, scratch)
+}
+
+// gone wants no process that works in a folder.
+func gone(t *testing.T, dir string) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/[0-9]*/cwd")
+	check(t, err)
+	for _, l := range links {
+		if at, err := os.Readlink(l); err == nil && strings.HasPrefix(at, dir) {
+			t.Errorf("%s still works in %s", l, at)
+		}
 	}
 }
 

@@ -303,7 +303,9 @@ func (b *booting) assertions(ctx context.Context) error {
 	for _, x := range b.opts.Assertions {
 		name := "assertion " + x.Name
 		b.tell("%s", name)
-		a, err := b.local.Ask(ctx, x.Database, x.SQL, true)
+		l := b.local
+		l.Limit = x.Limit
+		a, err := l.Ask(ctx, x.Database, x.SQL, true)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
