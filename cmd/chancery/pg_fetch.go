@@ -55,7 +55,7 @@ func pgFetch(*ui) *cobra.Command {
 	return c
 }
 
-const unservedHint = "chancery pg serve REGISTER --to DIR --home HOME --identity READER.key, and start the server again"
+const unservedHint = "chancery pg serve REGISTER --to DIR --home HOME --identity READER.key (home lost: --kit KIT --identity KEY for each custodian), and start the server again"
 
 // fetchExit keeps every exit code but that of a proven end out of the range that servers take for the end: wrong
 // arguments, a broken program, whatever else.

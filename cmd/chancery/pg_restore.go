@@ -227,6 +227,9 @@ type supply struct {
 // serve hands out the log until recovery has ended.
 func (s *supply) serve(ctx context.Context, u *ui) error {
 	l := s.log
+	if err := postgres.CheckSystem(s.to, l.Base.System); err != nil {
+		return &failure{err: err, code: exitUsage, hint: "name the register that was restored into " + s.to}
+	}
 	x := &postgres.Supply{
 		View: l.View(),
 		Renew: func(ctx context.Context) (postgres.View, error) {
@@ -261,50 +264,6 @@ func (a *restoreJSON) printCluster(w io.Writer) {
 		fmt.Fprintf(w, "Tablespace %s is in %s.\n", n, printable(where))
 	}
 	fmt.Fprint(w, "It archives nothing and waits for no standby: when it is to take over, look at the end of its postgresql.auto.conf.\n")
-}
-
-func pgServe(u *ui) *cobra.Command {
-	var to, identity string
-	var stale bool
-	c := &cobra.Command{
-		Use: "serve REGISTER[@SNAPSHOT]", Short: "Hand out the log to a restored cluster until it has recovered", Args: cobra.ExactArgs(1),
-		Long: "What restore does after it has written a cluster, once more: for one that was restored with --no-wait, or whose\n" +
-			"recovery was interrupted. The snapshot must be the one that was restored; without, it is the newest.",
-		Example: "  chancery pg serve land --to DIR --home HOME --identity READER.key",
-	}
-	dir := homeFlag(c)
-	c.Flags().StringVar(&to, "to", "", "the restored data directory")
-	c.Flags().StringVar(&identity, "identity", "", "a reader's private key file")
-	staleFlag(c, &stale)
-	required(c, "to")
-	c.RunE = func(c *cobra.Command, args []string) error {
-		st, err := os.Stat(filepath.Join(to, postgres.RecoveryFolder))
-		if err != nil || !st.IsDir() {
-			return &failure{err: fmt.Errorf("%s: no cluster that is to recover", to), code: exitNotFound, hint: "chancery restore REGISTER --to NEW-FOLDER --home HOME --identity READER.key"}
-		}
-		conn, err := connect(*dir, false)
-		if err != nil {
-			return err
-		}
-		defer conn.close()
-		conn.stale = stale
-		register, name := splitName(args[0])
-		r, err := openOwnReader(c.Context(), conn, register, identity)
-		if err != nil {
-			return err
-		}
-		defer r.Close()
-		head, err := r.Find(name)
-		if err != nil {
-			return err
-		}
-		l, err := postgres.OpenLog(c.Context(), r, head)
-		if err != nil {
-			return err
-		}
-		return (&supply{l, to, register}).serve(c.Context(), u)
-	}
-	return c
 }
 
 // openOwnReader opens a reader with local files of its own, for work that takes long: a backup must not wait for it.

@@ -67,16 +67,11 @@ func recoverCommand(u *ui) *cobra.Command {
 	f.restoreFlags.add(c)
 	f.spacesBeside = true
 	fl := c.Flags()
-	fl.StringArrayVar(&f.kits, "kit", nil, "a custodian's kit; once for each")
 	fl.StringArrayVar(&f.identities, "identity", nil, "the private key file of each kit's custodian, in any order")
-	fl.StringArrayVar(&f.shares, "share", nil, "a share released to this machine; once for each")
-	fl.StringVar(&f.request, "request", "", "the request that the shares were released for")
-	fl.StringVar(&f.key, "key", "", "the key that recover request made")
+	f.addOpening(c)
 	fl.StringArrayVar(&f.registers, "register", nil, "only this register; once for each")
 	fl.StringArrayVar(&f.snapshots, "snapshot", nil, "REGISTER@SNAPSHOT: not the newest of this register; once for each")
-	fl.StringArrayVar(&f.addresses, "embassy", nil, "NAME=URL where an embassy has moved")
 	fl.StringVar(&f.cut, "cut", "", "the registers of this cut, all of one moment, and no others")
-	fl.BoolVar(&f.acceptStale, "accept-stale", false, "take what embassies show although witnesses saw more, or nobody vouches for it")
 	required(c, "kit")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := checkTarget(f.to); err != nil {
@@ -104,6 +99,20 @@ func recoverCommand(u *ui) *cobra.Command {
 	}
 	c.AddCommand(recoverRequest(u))
 	return c
+}
+
+// openingFlags are the options by which custodians open a state, but for --kit and --identity.
+var openingFlags = []string{"share", "request", "key", "embassy", "accept-stale"}
+
+// addOpening adds them to a command, with --kit.
+func (f *recoverFlags) addOpening(c *cobra.Command) {
+	fl := c.Flags()
+	fl.StringArrayVar(&f.kits, "kit", nil, "a custodian's kit; once for each")
+	fl.StringArrayVar(&f.shares, "share", nil, "a share released to this machine; once for each")
+	fl.StringVar(&f.request, "request", "", "the request that the shares were released for")
+	fl.StringVar(&f.key, "key", "", "the key that recover request made")
+	fl.StringArrayVar(&f.addresses, "embassy", nil, "NAME=URL where an embassy has moved")
+	fl.BoolVar(&f.acceptStale, "accept-stale", false, "take what embassies show although witnesses saw more, or nobody vouches for it")
 }
 
 func recoverRequest(u *ui) *cobra.Command {
@@ -164,27 +173,34 @@ func (f *requestFlags) giveRequest(u *ui, ch *charter.Charter, purpose string) e
 	})
 }
 
-// run recovers. It returns an answer whenever some register was worked on. What is wrong with one register does not
-// keep another from being restored: whoever held home last may have left anything at the embassies.
-func (f *recoverFlags) run(c *cobra.Command, u *ui) (*recoverJSON, error) {
+// begin opens the state, and finds its registers and how fresh what embassies show is.
+func (f *recoverFlags) begin(c *cobra.Command) (*opened, []foundRegister, error) {
 	moved, err := parseAddresses(f.addresses)
 	if err != nil {
-		return nil, usageError(c, err)
+		return nil, nil, usageError(c, err)
 	}
 	o, err := f.open()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	f.later = append(f.later, o.close)
 	o.moved = moved
 	if err := o.newestCharter(c.Context()); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	found, err := o.registers(c.Context())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if o.fresh, err = (&vantage{charter: o.charter, client: o.client, key: o.access}).view(c.Context()); err != nil {
+	o.fresh, err = (&vantage{charter: o.charter, client: o.client, key: o.access}).view(c.Context())
+	return o, found, err
+}
+
+// run recovers. It returns an answer whenever some register was worked on. What is wrong with one register does not
+// keep another from being restored: whoever held home last may have left anything at the embassies.
+func (f *recoverFlags) run(c *cobra.Command, u *ui) (*recoverJSON, error) {
+	o, found, err := f.begin(c)
+	if err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(f.to, 0o755); err != nil {
@@ -247,33 +263,44 @@ func (a *recoverJSON) verdict(worst []error) error {
 	return nil
 }
 
-// register restores one register's newest snapshot that opens, or the one asked for.
-func (f *recoverFlags) register(c *cobra.Command, u *ui, o *opened, found foundRegister, work string, a *recoverJSON) error {
+// openFound opens a register for reading until the command ends, with local files of its own. Stale tells that what
+// embassies show of it may not be the newest, which was accepted.
+func (f *recoverFlags) openFound(ctx context.Context, o *opened, found foundRegister, work string) (reg *archive.Register, r *archive.Reader, stale bool, err error) {
 	dir, err := os.MkdirTemp(work, "")
 	if err != nil {
-		return err
+		return nil, nil, false, err
 	}
 	key, err := seal.NewPrivateKey(found.secrets.Seed)
 	if err != nil {
-		return err
+		return nil, nil, false, err
 	}
-	name := found.secrets.Name
 	if err := staleRegister(found.record, o.charter, o.fresh); err != nil {
 		if !f.acceptStale {
-			return err
+			return nil, nil, false, err
 		}
-		a.Accepted = mayBeMissing(o.fresh)
+		stale = true
 	}
-	reg, err := archiveRegister(o.charter, found.record, found.secrets, dir, o.client)
-	if err != nil {
-		return err
+	if reg, err = archiveRegister(o.charter, found.record, found.secrets, dir, o.client); err != nil {
+		return nil, nil, stale, err
 	}
 	holdLedgers(reg, o.charter, o.client, o.access, f.acceptStale, f.to+"."+withheldFolder)
-	r, err := archive.OpenReader(c.Context(), reg, agentOf(o.charter, nil, ""), key)
+	if r, err = archive.OpenReader(ctx, reg, agentOf(o.charter, nil, ""), key); err != nil {
+		return nil, nil, stale, err
+	}
+	f.later = append(f.later, r.Close) // a cluster's log is read until it has recovered
+	return reg, r, stale, nil
+}
+
+// register restores one register's newest snapshot that opens, or the one asked for.
+func (f *recoverFlags) register(c *cobra.Command, u *ui, o *opened, found foundRegister, work string, a *recoverJSON) error {
+	name := found.secrets.Name
+	reg, r, stale, err := f.openFound(c.Context(), o, found, work)
+	if stale {
+		a.Accepted = mayBeMissing(o.fresh)
+	}
 	if err != nil {
 		return err
 	}
-	f.later = append(f.later, r.Close) // a cluster's log is read until it has recovered
 	wanted, one := f.snapshot(name), f.restoreFlags
 	if f.cut != "" {
 		cut, err := cutNamed(c.Context(), reg, agentOf(o.charter, nil, ""), f.cut)
