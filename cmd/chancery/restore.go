@@ -25,6 +25,7 @@ type restoreFlags struct {
 	partial bool
 	target  targetFlags
 
+	stale        bool   // of restore: ledgers are taken as they are
 	cut          string // all registers of a moment that they have in common
 	spacesBeside bool   // tablespaces that are not named go beside the data directory: the machine is another one
 }
@@ -59,7 +60,6 @@ func restoreCommand(u *ui) *cobra.Command {
 	var f restoreFlags
 	var identity string
 	var include []string
-	var stale bool
 	c := &cobra.Command{
 		Use: "restore REGISTER[@SNAPSHOT]", Short: "Restore a snapshot, or some paths of it, with a reader's key", Args: cobra.MaximumNArgs(1),
 		Long: "Restores the newest snapshot, or the one named by its number, from as many embassies as are needed. What an\n" +
@@ -75,12 +75,10 @@ func restoreCommand(u *ui) *cobra.Command {
 	f.add(c)
 	c.Flags().StringVar(&f.cut, "cut", "", "instead of a register: all registers of this cut, each into a folder of its name")
 	c.Flags().StringVar(&identity, "identity", "", "a reader's private key file")
-	staleFlag(c, &stale)
+	staleFlag(c, &f.stale)
 	c.Flags().StringArrayVar(&include, "include", nil, "a path in the snapshot to restore, with all below it; once for each")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		for i := range include {
-			include[i] = strings.TrimPrefix(path.Clean("/"+include[i]), "/")
-		}
+		cleanPaths(include)
 		if (len(args) == 0) == (f.cut == "") {
 			return usageError(c, errors.New("name a register, or a cut with --cut"))
 		}
@@ -92,7 +90,7 @@ func restoreCommand(u *ui) *cobra.Command {
 			return err
 		}
 		defer conn.close()
-		conn.stale = stale
+		conn.stale = f.stale
 		if f.cut != "" {
 			return f.runCut(c, u, conn, identity)
 		}
@@ -127,6 +125,13 @@ func restoreCommand(u *ui) *cobra.Command {
 		return err
 	}
 	return c
+}
+
+// cleanPaths has paths in a snapshot begin at its root.
+func cleanPaths(list []string) {
+	for i := range list {
+		list[i] = strings.TrimPrefix(path.Clean("/"+list[i]), "/")
+	}
 }
 
 // checkTarget refuses a folder that holds something before anything is asked of anybody.
