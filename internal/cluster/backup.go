@@ -152,7 +152,7 @@ func (c *Conn) beginBackup(ctx context.Context, o BackupOptions) (start BackupSt
 		}
 		more = ", INCREMENTAL"
 	}
-	// CRC-32C: SHA-256 would cost the server as much again as all the rest, and what is kept is sealed and has keyed ids.
+	// CRC-32C: SHA-256 would cost the server nearly as much again as all the rest, and what is kept is sealed and has keyed ids.
 	// WAIT 0: whether the server's own archiving is done is of no matter, for the log comes through the stream.
 	err = c.send(ctx, fmt.Sprintf("BASE_BACKUP (LABEL %s, PROGRESS 1, CHECKPOINT '%s', WAL 0, WAIT 0, TABLESPACE_MAP 1, "+
 		"VERIFY_CHECKSUMS 1, MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C', TARGET 'client'%s)", quoteLiteral(label), checkpoint, more))
