@@ -99,6 +99,9 @@ func (c *connection) backup(ctx context.Context, u *ui, name string, tags []stri
 		return nil, &failure{err: fmt.Errorf("register %s is erased: nobody could open what is added to it", name), code: exitRefused, hint: "add it anew under another name: chancery register add NAME --home HOME …"}
 	}
 	if r.Definition.Postgres != nil {
+		if err := checkCluster(ctx, r.Definition.Postgres); err != nil { // a stream would try it again without end
+			return nil, err
+		}
 		return c.backupCluster(ctx, u, r, reg, tags)
 	}
 	src, err := source(&r.Definition, tags)
