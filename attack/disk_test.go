@@ -80,6 +80,9 @@ var errReadOnly = errors.New("a disk that is only read")
 func (d *disk) Put(context.Context, shard.Name, []byte) error        { return errReadOnly }
 func (d *disk) Repair(context.Context, shard.Name, []byte) error     { return errReadOnly }
 func (d *disk) PutRecord(context.Context, ledger.Slot, []byte) error { return errReadOnly }
+func (d *disk) PutRecords(context.Context, ledger.Slot, [][]byte) (int, error) {
+	return 0, errReadOnly
+}
 
 func (d *disk) Get(_ context.Context, name shard.Name, dst []byte) ([]byte, error) {
 	data, ok := d.objects[name]
