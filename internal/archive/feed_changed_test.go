@@ -319,3 +319,41 @@ func FuzzFed(f *testing.F) {
 	f.Add(archive.SampleFed())
 	f.Fuzz(func(t *testing.T, data []byte) { archive.ReadsFedRecord(t, data) })
 }
+
+// A release of the snapshot that changes were built upon takes what they do not need, and nothing that they do.
+func TestAReleaseLeavesWhatChangesWereBuiltUpon(t *testing.T) {
+	t.Parallel()
+	p := newPaged(t)
+	a := &ages{bench: p.b}
+	p.now["data/gone"] = sim.Bytes(100, 36<<20) // fills packs
+	for i := range 4 {
+		p.now[fmt.Sprintf("data/kept/%d", i)] = sim.Bytes(uint64(200+i), 100*block)
+	}
+	_, err := p.feed()
+	check(t, err)
+	delete(p.now, "data/gone")
+	for i := range 4 {
+		data := bytes.Clone(p.now[fmt.Sprintf("data/kept/%d", i)])
+		copy(data[5*block:], sim.Bytes(uint64(300+i), block))
+		p.now[fmt.Sprintf("data/kept/%d", i)] = data
+	}
+	_, err = p.feed()
+	check(t, err)
+	if len(p.whole) != 0 {
+		t.Fatalf("whole: %v", p.whole)
+	}
+	rel := a.propose(1)
+	if rel.Packs == 0 {
+		t.Fatal("it takes nothing")
+	}
+	check(t, a.checked(rel, lists(rel)))
+	a.carry(rel, 7)
+	p.comesBack("2")
+	a.verified()
+	_, err = p.feed()
+	check(t, err)
+	if len(p.whole) != 0 {
+		t.Errorf("after it came whole: %v", p.whole)
+	}
+	p.comesBack("3")
+}
