@@ -37,7 +37,7 @@ type meteringJSON struct {
 	Whole      bool          `json:"whole"`
 	verdict    *ledgerJSON
 	logged     map[uint64]loggedAgreement // by number
-	parts      []ledger.Part
+	parts      func() []ledger.Part       // of the month, where agreements cut it
 }
 
 func meteringCommand(u *ui) *cobra.Command {
@@ -131,7 +131,7 @@ func (l *ledgers) meter(
 	return meteringJSON{
 		Embassy: e.Name, Period: period, From: from, Until: until.UTC().Truncate(time.Second), ByteHours: capped(usage.ByteHours),
 		Objects: usage.Objects, Held: usage.Held, Stored: usage.Stored, Taken: usage.Taken, Removed: usage.Removed, Freed: usage.Freed,
-		Size: r.Size, Root: r.Root, Whole: r.Whole, verdict: r, logged: logged, parts: usage.Parts,
+		Size: r.Size, Root: r.Root, Whole: r.Whole, verdict: r, logged: logged, parts: func() []ledger.Part { return usage.Parts },
 	}, nil
 }
 

@@ -156,7 +156,7 @@ func (m *meteringJSON) charge(signed map[uint64]*signedAgreement) error {
 	for _, s := range spans {
 		a := signed[s.number].Agreement
 		used := new(big.Int)
-		for _, p := range m.parts {
+		for _, p := range m.parts() {
 			if !p.From.Before(s.from) && p.From.Before(s.to) {
 				used.Add(used, p.ByteHours)
 			}

@@ -82,7 +82,8 @@ func TestEachPartOfAMonthIsChargedByWhatGovernedIt(t *testing.T) {
 				meter.Cut(m.logged[n].begins(a))
 			}
 		}
-		m.parts = meter.Usage(day(1).AddDate(0, 1, 0)).Parts
+		parts := meter.Usage(day(1).AddDate(0, 1, 0)).Parts
+		m.parts = func() []ledger.Part { return parts }
 		err := m.charge(signed)
 		var f *failure
 		if x.refuse {
