@@ -39,6 +39,7 @@ type Conn struct {
 	silence time.Duration // and gives up after so long without a message, or without a receiver
 
 	known Identity // what Identify said last
+	live  *Stream  // the last that was begun
 }
 
 // Open connects to the server that conninfo names: key=value pairs or a postgres:// address as libpq reads them, with
@@ -141,11 +142,23 @@ func replicationCheck(check pgconn.ValidateConnectFunc) pgconn.ValidateConnectFu
 func (c *Conn) Close() error {
 	if c.dead == nil {
 		c.dead = net.ErrClosed
-		_ = c.net.SetDeadline(time.Now().Add(time.Second)) // a goodbye that the server may miss
-		c.front.Send(&pgproto3.Terminate{})
-		_ = c.front.Flush()
+		c.goodbye()
 	}
 	return c.net.Close()
+}
+
+// goodbye may be missed by the server. A stream that writes just now has the connection to itself until it is closed.
+func (c *Conn) goodbye() {
+	if s := c.live; s != nil {
+		s.finish()
+		if !s.mu.TryLock() {
+			return
+		}
+		defer s.mu.Unlock()
+	}
+	_ = c.net.SetDeadline(time.Now().Add(time.Second))
+	c.front.Send(&pgproto3.Terminate{})
+	_ = c.front.Flush()
 }
 
 // guard ends what the connection waits for when ctx ends or the time is over; no limit is none but the context's.

@@ -106,6 +106,7 @@ func (c *Conn) startStream(ctx context.Context, slot string, start wal.LSN, time
 	switch m := m.(type) {
 	case *pgproto3.CopyBothResponse:
 		_ = c.net.SetDeadline(time.Time{}) // from here on reading and writing each have their own
+		c.live = s
 		s.beats.Go(s.beat)
 		return s, nil
 	case *pgproto3.RowDescription: // the timeline ends just where it should begin

@@ -129,6 +129,9 @@ func (b *orders) advance(ctx context.Context, x *ordered) (order.Standing, error
 		return standing, b.finish(ctx, x, order.OutcomeExpired, "witnesses saw it logged after it had expired", removed{})
 	case order.Effective:
 		if k, _ := order.KindOf(x.order.Kind); k.Destroys {
+			if err := b.stillAllowed(x); errors.Is(err, errOrder) { // which needs no proof: nothing is removed
+				return standing, b.refuseOr(ctx, x, err)
+			}
 			if ok, err := b.waited(x, standing.Until); !ok || err != nil {
 				standing.Status = order.Waiting // until witnesses have been heard again
 				return standing, err
@@ -177,6 +180,13 @@ func (b *orders) refuseOr(ctx context.Context, x *ordered, err error) error {
 		return err
 	}
 	return b.finish(ctx, x, order.OutcomeRefused, err.Error(), removed{})
+}
+
+// stillAllowed is allowed for who decides nothing.
+func (b *orders) stillAllowed(x *ordered) error {
+	b.deciding.Lock()
+	defer b.deciding.Unlock()
+	return b.allowed(x)
 }
 
 // allowed checks what may have changed since the order was taken: the charter,
