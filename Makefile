@@ -1,6 +1,7 @@
 # make test          everything that must hold: needs Go, and on Debian as root installs the rest by itself
 # make lint          format, vet and static checks
 # make race          all tests, with the race detector
+# make servers       the tests of databases, on every version of the server
 # make fuzz-seeds    each fuzz target on its seeds
 # make bench         the Go benchmarks; bench/README.md has the comparison with other tools
 # make build         bin/chancery
@@ -22,12 +23,12 @@ DATA_PATH := seal shard chunk pack snapshot custody charter ledger index archive
 
 export GOFLAGS := -mod=readonly
 
-.PHONY: test build lint race race-packages race-commands attacks fips fuzz-seeds bench install-deps clean
+.PHONY: test build lint race race-packages race-commands attacks servers fips fuzz-seeds bench install-deps clean
 .NOTPARALLEL:
 
 test: install-deps lint
 	CGO_ENABLED=0 $(GO) build -buildvcs=false ./...
-	$(MAKE) race fips
+	$(MAKE) race servers fips
 
 build:
 	mkdir -p bin
@@ -85,6 +86,10 @@ race-commands:
 
 attacks:
 	@$(call run,attacks,./attack)
+
+# Under the race detector tests of databases run on one version of the server, here on all.
+servers:
+	@$(call run,servers,./internal/cluster ./internal/postgres)
 
 fips:
 	@packages=

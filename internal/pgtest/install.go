@@ -15,9 +15,6 @@ import (
 	"testing"
 )
 
-// Majors are the versions that every property is tested on.
-var Majors = []int{15, 16, 17, 18}
-
 const debian15 = "/usr/lib/postgresql/15/bin"
 
 // Bin returns the folder of a version's programs. Of all versions it has postgres, initdb and pg_ctl.
