@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -300,6 +301,10 @@ func Lock(path string) (unlock func(), err error) {
 		}
 		return nil, errors.Join(fmt.Errorf("durable: lock %s: %w", path, err), f.Close())
 	}
-	// The file stays: removing it would let two processes lock two inodes.
-	return func() { _ = f.Close() }, nil
+	// The file stays: removing it would let two processes lock two inodes. Closing alone would not do: a process that is
+	// being started at this moment has a copy of the descriptor until it becomes another program.
+	return sync.OnceFunc(func() {
+		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+		_ = f.Close()
+	}), nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -212,6 +213,39 @@ func TestLockHoldsAcrossProcesses(t *testing.T) {
 	unlock, err = Lock(path)
 	if err != nil {
 		t.Fatalf("after the holder was killed: %v", err)
+	}
+	unlock()
+}
+
+// A process that is being started has a copy of every descriptor until it becomes another program.
+func TestACopyOfTheDescriptorDoesNotKeepALock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	unlock, err := Lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := -1
+	for _, name := range list(t, "/proc/self/fd") {
+		if to, err := os.Readlink("/proc/self/fd/" + name); err == nil && to == path {
+			fd, err := strconv.Atoi(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if copied, err = syscall.Dup(fd); err != nil {
+				t.Fatal(err)
+			}
+			defer syscall.Close(copied)
+		}
+	}
+	if copied < 0 {
+		t.Fatal("control: no descriptor of the lock")
+	}
+	if _, err := Lock(path); !errors.Is(err, ErrLocked) {
+		t.Errorf("control: while it is held: %v", err)
+	}
+	unlock()
+	if unlock, err = Lock(path); err != nil {
+		t.Fatalf("a copy keeps it: %v", err)
 	}
 	unlock()
 }
