@@ -90,6 +90,9 @@ type site struct {
 	server *Server
 	addr   string
 	stop   func()
+
+	mu      sync.Mutex
+	clients map[string]*Client // by whose key they have
 }
 
 func initFolder(t testing.TB) string {
@@ -160,9 +163,20 @@ func serveAt(t testing.TB, s *Server, ln net.Listener) *site {
 }
 
 // client speaks to the site as who.
+// client is one for each key: a test that asks until something is so would use up the connections that a server takes.
 func (s *site) client(t testing.TB, who string) *Client {
 	t.Helper()
-	return s.dial(t, who, nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.clients[who]
+	if c == nil {
+		c = s.dial(t, who, nil)
+		if s.clients == nil {
+			s.clients = make(map[string]*Client)
+		}
+		s.clients[who] = c
+	}
+	return c
 }
 
 func (s *site) dial(t testing.TB, who string, change func(*ClientConfig)) *Client {
