@@ -25,6 +25,7 @@ const memoryLimit = 256 << 20
 
 func main() {
 	noCores()
+	hugePages()
 	if len(os.Args) > 2 && os.Args[1] == "pg" && os.Args[2] == "wal-fetch" {
 		debug.SetTraceback("crash") // a panic exits with 2, which a server takes for the end of its log; a signal it does not
 	}
