@@ -1,7 +1,9 @@
 # make test          everything that must hold: needs Go, and on Debian as root installs the rest by itself
 # make lint          format, vet and static checks
-# make race          all tests, with the race detector
-# make servers       the tests of databases, on every version of the server
+# make whole         every package's tests, whole, on the FIPS 140-3 module that the program runs on
+# make race          every package's tests with the race detector; those that are long without it are short with it
+# make scripts       the command line's tests: real processes, whole states
+# make attacks       attacks on the promises, on the program as it is built
 # make fuzz-seeds    each fuzz target on its seeds
 # make bench         the Go benchmarks; bench/README.md has the comparison with other tools
 # make build         bin/chancery
@@ -18,17 +20,14 @@ GOFUMPT := $(GO) run mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TIMEOUT ?= 60m
 LOGS := .test
-# What carries or opens the state's data runs a second time on the FIPS 140-3 module.
-DATA_PATH := seal shard chunk pack snapshot custody charter ledger index archive embassy canon peer witness audit auditor evidence agreement order
-
 export GOFLAGS := -mod=readonly
 
-.PHONY: test build lint race race-packages race-commands attacks servers fips fuzz-seeds bench install-deps clean
+.PHONY: test build lint whole race scripts attacks fuzz-seeds bench install-deps clean
 .NOTPARALLEL:
 
 test: install-deps lint
 	CGO_ENABLED=0 $(GO) build -buildvcs=false ./...
-	$(MAKE) race servers fips
+	$(MAKE) race whole scripts attacks
 
 build:
 	mkdir -p bin
@@ -72,30 +71,23 @@ awk '/--- PASS: / { p++ } /--- FAIL: / { f++ } /--- SKIP: / { s++; print "skippe
 exit $$failed
 endef
 
-# The scripts and the attacks start whole states of processes: each has the machine to itself. What the attacks strike
-# is the program as it is built, so their own process needs no race detector.
-race: race-packages race-commands attacks
+# What holds for the whole tree, the scripts and the attacks are no matter of one package. The scripts and the attacks
+# start whole states of processes: each has the machine to itself.
+PACKAGES = $$($(GO) list ./internal/...)
 
-race-packages:
+race:
 	@export CGO_ENABLED=1
-	$(call run,race-packages,-race $$($(GO) list ./... | grep -v -e /cmd/chancery$$ -e /attack$$))
+	$(call run,race,-race -short $(PACKAGES))
 
-race-commands:
-	@export CGO_ENABLED=1
-	$(call run,race-commands,-race ./cmd/chancery)
+whole:
+	@export GODEBUG=fips140=on
+	$(call run,whole,. $(PACKAGES))
+
+scripts:
+	@$(call run,scripts,./cmd/chancery)
 
 attacks:
 	@$(call run,attacks,./attack)
-
-# Under the race detector tests of databases run on one version of the server, here on all.
-servers:
-	@$(call run,servers,./internal/cluster ./internal/postgres)
-
-fips:
-	@packages=
-	for p in $(DATA_PATH); do [ ! -d internal/$$p ] || packages+=" ./internal/$$p"; done
-	export GODEBUG=fips140=on
-	$(call run,fips,$$packages)
 
 fuzz-seeds:
 	@$(call run,fuzz-seeds,-run '^Fuzz' ./...)

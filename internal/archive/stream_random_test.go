@@ -95,6 +95,9 @@ func (w *walk) step() {
 
 func TestAStreamIsWholeWhateverHappens(t *testing.T) {
 	seeds := 12
+	if testing.Short() {
+		seeds = 4
+	}
 	if os.Getenv("CHANCERY_EXHAUSTIVE") != "" {
 		seeds = 300
 	}

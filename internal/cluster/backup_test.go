@@ -22,7 +22,7 @@ import (
 
 // onAll runs a test on every version.
 func onAll(t *testing.T, f func(t *testing.T, major int)) {
-	for _, major := range pgtest.Majors {
+	for _, major := range pgtest.Majors() {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
 			f(t, major)

@@ -83,7 +83,7 @@ func (w *world) kept(rows int) {
 // TestEveryVersionComesBackAndIsLookedAt: an index that lacks a row is found in each, also where there is no pg_amcheck.
 func TestEveryVersionComesBackAndIsLookedAt(t *testing.T) {
 	t.Parallel()
-	for _, major := range pgtest.Majors {
+	for _, major := range pgtest.Majors() {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			w := newWorld(t, major, settings())
 			w.server.Exec("CREATE DATABASE \"other's one\"")

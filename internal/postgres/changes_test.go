@@ -126,7 +126,7 @@ func (w *world) manifested(snap string) (wrong []string, files int) {
 // every file, it starts by itself, its pages are sound, and it has the rows that there were; and its tables are, byte for
 // byte, those of a snapshot of which the server sent everything.
 func TestChangesMakeAWholeBackup(t *testing.T) {
-	for _, major := range pgtest.Majors {
+	for _, major := range pgtest.Majors() {
 		if major < cluster.SummaryVersion {
 			continue
 		}

@@ -101,7 +101,7 @@ var program = sync.OnceValues(func() (string, error) {
 
 // onAll tests a property on every version of the server.
 func onAll(t *testing.T, property func(t *testing.T, major int)) {
-	for _, major := range pgtest.Majors {
+	for _, major := range pgtest.Majors() {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
 			property(t, major)
@@ -112,7 +112,7 @@ func onAll(t *testing.T, property func(t *testing.T, major int)) {
 // rounds is how often something is done over and over on a version: on the oldest and the newest so often, on those
 // between once.
 func rounds(major, n int) int {
-	if major == pgtest.Majors[0] || major == pgtest.Majors[len(pgtest.Majors)-1] {
+	if major == pgtest.Majors()[0] || major == pgtest.Majors()[len(pgtest.Majors())-1] {
 		return n
 	}
 	return 1

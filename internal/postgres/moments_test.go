@@ -14,7 +14,7 @@ import (
 // A restored cluster holds exactly the rows that were committed before its target, whichever target that is.
 func TestEveryMomentComesBack(t *testing.T) {
 	t.Parallel()
-	for _, major := range pgtest.Majors {
+	for _, major := range pgtest.Majors() {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, major, settings())

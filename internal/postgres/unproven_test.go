@@ -25,7 +25,7 @@ func (unvouched) Tree(context.Context) (archive.Tree, error) {
 // such moment stays closed, and so does the same server when the log is not cut for it.
 func TestAnEarlierMomentNeedsNoProvenEnd(t *testing.T) {
 	t.Parallel()
-	for _, major := range pgtest.Majors {
+	for _, major := range pgtest.Majors() {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, major, settings())
@@ -58,7 +58,7 @@ func TestAnEarlierMomentNeedsNoProvenEnd(t *testing.T) {
 			check(t, os.WriteFile(enough, said, 0o600))
 			c.anew(t, func(v postgres.View) postgres.View { return v })
 			c.recovers().holds(t, row.n, row.n)
-			if major != pgtest.Majors[0] {
+			if major != pgtest.Majors()[0] {
 				return
 			}
 			w.restore(postgres.Target{Time: row.time}).recovers().holds(t, row.n, row.n)

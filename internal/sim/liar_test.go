@@ -25,6 +25,14 @@ func liarFolder(t testing.TB) string {
 	return dir
 }
 
+// liarSeeds is how many seeds TestLiar plays.
+func liarSeeds() int {
+	if testing.Short() {
+		return 100
+	}
+	return 3000
+}
+
 // TestLiar plays seeds with liars up to what the policy allows, and holds every step against the truth. One seed again:
 // go test ./internal/sim -run 'TestLiar/seed=N$'
 func TestLiar(t *testing.T) {
@@ -32,7 +40,7 @@ func TestLiar(t *testing.T) {
 	var all Tally
 	t.Cleanup(func() { // after the parallel seeds
 		t.Logf("%+v", all)
-		if all.Seeds < liarSeeds || liarSeeds < 1000 {
+		if testing.Short() || all.Seeds < liarSeeds() {
 			return
 		}
 		v := reflect.ValueOf(all)
@@ -42,7 +50,7 @@ func TestLiar(t *testing.T) {
 			}
 		}
 	})
-	for seed := range uint64(liarSeeds) {
+	for seed := range uint64(liarSeeds()) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			t.Parallel()
 			var tally Tally

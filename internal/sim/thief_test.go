@@ -7,14 +7,11 @@ import (
 	"testing"
 )
 
-// thiefSeeds is how many seeds TestThief plays.
-const thiefSeeds = liarSeeds / 20
-
 // TestThief plays seeds in which home is captured and a representative is disloyal. One seed again:
 // go test ./internal/sim -run 'TestThief/seed=N$'
 func TestThief(t *testing.T) {
 	var all ThiefTally
-	for seed := range uint64(thiefSeeds) {
+	for seed := range uint64(liarSeeds() / 20) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			if err := RunThief(seed, &all); err != nil {
 				t.Error(err)

@@ -1,6 +1,0 @@
-//go:build !race
-
-package sim
-
-// liarSeeds is how many seeds TestLiar plays.
-const liarSeeds = 3000
