@@ -1,3 +1,7 @@
+//go:build !race
+
+// Under the race detector what follows takes minutes of moving bytes, and does nothing at once that other tests do not.
+
 package postgres_test
 
 import (
