@@ -71,9 +71,9 @@ awk '/--- PASS: / { p++ } /--- FAIL: / { f++ } /--- SKIP: / { s++; print "skippe
 exit $$failed
 endef
 
-# What holds for the whole tree, the scripts and the attacks are no matter of one package. The scripts and the attacks
-# start whole states of processes: each has the machine to itself.
-PACKAGES = $$($(GO) list ./internal/...)
+# The scripts and the attacks start whole states of processes: each has the machine to itself. Packages wait more than they
+# work, so one more runs at once than there are cores.
+PACKAGES = -p $$(($$(nproc) + 1)) $$($(GO) list ./internal/...)
 
 race:
 	@export CGO_ENABLED=1
@@ -81,7 +81,7 @@ race:
 
 whole:
 	@export GODEBUG=fips140=on
-	$(call run,whole,. $(PACKAGES))
+	$(call run,whole,$(PACKAGES) .)
 
 scripts:
 	@$(call run,scripts,./cmd/chancery)
