@@ -265,7 +265,7 @@ func TestALiarAmongThemIsBlamedAlone(t *testing.T) {
 			}
 		}
 	}
-	if convicted["embassy lu"] < int(seeds)/40 || convicted["witness is"] < int(seeds)/150 {
+	if convicted["embassy lu"] < int(seeds)*8/300 || convicted["witness is"] < int(seeds)*2/300 {
 		t.Errorf("convicted: %v", convicted)
 	}
 }
