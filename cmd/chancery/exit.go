@@ -56,6 +56,7 @@ var exitTable = []struct {
 	{errPartial, exitPartial, ""},
 	{errUsage, exitUsage, ""},
 	{postgres.ErrTablespace, exitUsage, "say where it goes: --tablespace WHERE-IT-WAS=FOLDER"}, // also where that is not empty
+	{postgres.ErrProgram, exitUsage, "put the program where every user can run it, and run it from there: install -m 0755 PROGRAM /usr/local/bin/chancery"},
 	{filetree.ErrNotEmpty, exitUsage, "name a folder that does not exist yet: --to NEW-FOLDER"},
 	{filetree.ErrNotDir, exitUsage, "name a folder"},
 	{errStale, exitForked, "ask the embassies' people and the witnesses'; to take it all the same: --accept-stale"},

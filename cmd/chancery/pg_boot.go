@@ -216,7 +216,7 @@ func (t *trial) counts(err error) bool {
 		return errors.Is(err, archive.ErrDamaged) || errors.Is(err, archive.ErrForked)
 	}
 	for _, no := range []error{
-		postgres.ErrPrograms, postgres.ErrSandbox, postgres.ErrNotCluster, archive.ErrTooFew, postgres.ErrUnproven,
+		postgres.ErrPrograms, postgres.ErrSandbox, postgres.ErrProgram, postgres.ErrNotCluster, archive.ErrTooFew, postgres.ErrUnproven,
 		fs.ErrPermission, syscall.ENOSPC, syscall.EDQUOT,
 	} {
 		if errors.Is(err, no) {

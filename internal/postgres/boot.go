@@ -63,7 +63,7 @@ const ServerLog = "server.log"
 
 // Boot restores a cluster into a scratch folder, starts a real server on it, shut off from everything, replays the log to
 // its proven end, and looks at all of it. It returns how far it came, also with an error: ErrNotProven where a check
-// failed, ErrPrograms or ErrSandbox where this machine cannot do it. Nothing runs any more when it returns.
+// failed, ErrPrograms, ErrProgram or ErrSandbox where this machine cannot do it. Nothing runs any more when it returns.
 func Boot(ctx context.Context, r *archive.Reader, head *snapshot.Head, o BootOptions, progress *archive.Progress) (*Booted, error) {
 	b := &booting{r: r, head: head, opts: o, progress: progress, out: &Booted{}, box: &sandbox{dir: o.Scratch, owner: o.Owner}}
 	b.box.path = "/usr/local/bin:/usr/bin:/bin"

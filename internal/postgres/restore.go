@@ -35,9 +35,6 @@ type RestoreOptions struct {
 	Files       filetree.TargetOptions
 }
 
-// Owner is a user and group of this machine, by number.
-type Owner struct{ UID, GID int }
-
 // RestoreReport is what a restore did.
 type RestoreReport struct {
 	*archive.RestoreReport
@@ -53,6 +50,8 @@ var (
 	ErrNotCluster = errors.New("not the snapshot of a PostgreSQL cluster")
 	// ErrTablespace means that a tablespace cannot go where it was.
 	ErrTablespace = errors.New("the tablespace needs a place")
+	// ErrProgram means that the server's user cannot run the program by which the server is to fetch its log.
+	ErrProgram = errors.New("the server could not fetch its log")
 )
 
 // RecoveryFolder stands in a restored data directory until recovery has ended: through it the server fetches its log.
@@ -89,6 +88,9 @@ type restoring struct {
 }
 
 func (w *restoring) run() error {
+	if err := w.opts.Owner.canRun(w.ctx, w.opts.Program); err != nil {
+		return err
+	}
 	if err := w.places(); err != nil {
 		return err
 	}
