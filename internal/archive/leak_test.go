@@ -127,7 +127,7 @@ func TestASecondRunOnOneFolderIsRefused(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { _, err := b.tryBackup(t.Context()); done <- err }()
 	<-reached
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if _, err := b.tryBackup(ctx); err == nil {
 		t.Error("a second backup ran beside the first")

@@ -69,7 +69,7 @@ func (f *flow) write(from, to int) {
 
 func (f *flow) flush() {
 	f.Helper()
-	ctx, stop := context.WithTimeout(f.Context(), time.Minute)
+	ctx, stop := context.WithTimeout(f.Context(), 5*time.Minute)
 	defer stop()
 	check(f, f.Flush(ctx))
 }

@@ -112,7 +112,7 @@ func TestAVetoDoesNotWaitForWhatAnOrderReads(t *testing.T) {
 		taken <- err
 	}()
 	<-reading
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if err := w.veto(ctx, s.Hash, "olev", "olev"); err != nil {
 		t.Errorf("a veto meanwhile: %v", err)

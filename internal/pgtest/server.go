@@ -23,7 +23,7 @@ import (
 const (
 	superuser = "postgres"
 	port      = 5432 // of the socket's name only: servers of tests listen to no network, but those that are told to
-	patience  = 60 * time.Second
+	patience  = 4 * time.Minute
 )
 
 // Options say how a cluster is made and run.

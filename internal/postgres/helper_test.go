@@ -55,8 +55,8 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// patience is how long a test waits for what must come.
-const patience = 60 * time.Second
+// patience is how long a test waits for what must come: so long that only what never comes fails, however busy the machine is.
+const patience = 4 * time.Minute
 
 // await waits until a condition holds.
 func await(t testing.TB, what string, holds func() bool) {
