@@ -1,7 +1,7 @@
 # make test          everything that must hold: needs Go, and on Debian as root installs the rest by itself
 # make lint          format, vet and static checks
 # make whole         every package's tests, whole, on the FIPS 140-3 module that the program runs on
-# make race          every package's tests with the race detector; those that are long without it are short with it
+# make race          with the race detector, the tests of packages in which something runs at once; long ones are short with it
 # make scripts       the command line's tests: real processes, whole states
 # make attacks       attacks on the promises, on the program as it is built
 # make fuzz-seeds    each fuzz target on its seeds
@@ -73,15 +73,21 @@ endef
 
 # The scripts and the attacks start whole states of processes: each has the machine to itself. Packages wait more than they
 # work, so one more runs at once than there are cores.
-PACKAGES = -p $$(($$(nproc) + 1)) $$($(GO) list ./internal/...)
+ATONCE = -p $$(($$(nproc) + 1))
+
+# Where nothing is started and nothing locked there are no races; what such packages are used for runs in those above them.
+RUNS := ^[[:space:]]*go |\.Go\(|AfterFunc\(
+LOCKS := "sync(/atomic)?"
+CONCURRENT = $$( (grep -rlE '$(RUNS)' --include='*.go' internal; grep -rlE '$(LOCKS)' --include='*.go' --exclude='*_test.go' internal) | \
+  xargs -n 1 dirname | sort -u | sed 's|^|./|')
 
 race:
 	@export CGO_ENABLED=1
-	$(call run,race,-race -short $(PACKAGES))
+	$(call run,race,-race -short $(ATONCE) $(CONCURRENT))
 
 whole:
 	@export GODEBUG=fips140=on
-	$(call run,whole,$(PACKAGES) .)
+	$(call run,whole,$(ATONCE) ./internal/... .)
 
 scripts:
 	@$(call run,scripts,./cmd/chancery)

@@ -120,6 +120,12 @@ func NewestStretch(ctx context.Context, reg *Register, agent *Agent) (*Newest, e
 	return out, nil
 }
 
+// ListStretches lists the stretches of a register's stream from a number on, as [Reader.Stretches] does, with no key that
+// opens. It does not look into the embassies' ledgers.
+func ListStretches(ctx context.Context, reg *Register, agent *Agent, from uint64) (*StretchIndex, error) {
+	return newStreamView(reg, agent.Trusted, reg.sites(), &faults{}).index(ctx, max(from, 1))
+}
+
 // index lists the stretches from a number on; from beyond the end, those that no gathering has, and the last one that
 // one has.
 func (v *streamView) index(ctx context.Context, from uint64) (*StretchIndex, error) {

@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"chancery.dev/chancery/internal/cluster"
 	"chancery.dev/chancery/internal/postgres"
 	"chancery.dev/chancery/internal/sim"
+	"chancery.dev/chancery/internal/wal"
 )
 
 // flood makes so many MiB of log that cannot be compressed much, in several commits that add no row.
@@ -66,6 +68,45 @@ func TestALostSlotIsAHole(t *testing.T) {
 			t.Errorf("%d gaps are told", n)
 		}
 	})
+}
+
+// A slot that is lost while a base backup is taken leaves a hole in the log that the backup needs, however far the stream
+// goes on behind it: there is no snapshot that cannot be recovered.
+func TestAHoleInTheLogThatABackupNeedsFailsIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 15, settings("max_slot_wal_keep_size", "2MB", "min_wal_size", "2MB", "max_wal_size", "4MB"))
+	s := w.stream()
+	s.until(w.written())
+	s.end()
+	sent, streams, came := make(chan bool), make(chan bool), make(chan error, 1)
+	go func() {
+		_, err := w.tryBackup(func(o *postgres.BaseOptions) {
+			o.Covered = func(ctx context.Context, tl wal.Timeline, to wal.LSN) (time.Time, error) {
+				close(sent)
+				<-streams
+				return w.covered(ctx, tl, to)
+			}
+		})
+		came <- err
+	}()
+	<-sent
+	w.flood(10)
+	w.server.Exec("CHECKPOINT")
+	w.server.Await("SELECT wal_status FROM pg_replication_slots", "lost")
+	s = w.stream()
+	s.told(postgres.Gap)
+	s.until(w.written())
+	close(streams)
+	if err := <-came; !errors.Is(err, postgres.ErrUncovered) || !errors.Is(err, postgres.ErrHole) {
+		t.Errorf("a backup of whose log a part is lost: %v", err)
+	}
+	w.backup()
+	head, err := w.reader().Find("latest")
+	check(t, err)
+	if head.Sequence != 1 {
+		t.Errorf("%d snapshots; want the one behind the hole", head.Sequence)
+	}
+	w.restore(postgres.Target{}).recovers()
 }
 
 // A slot that somebody dropped is made anew, and is no hole while the server has the log.
