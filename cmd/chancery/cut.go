@@ -196,7 +196,7 @@ func takePositions(ctx context.Context, parts []*cutting) (taken time.Time, widt
 	return taken, time.Since(taken), errors.Join(errs...)
 }
 
-// settle waits until the embassies hold what the cut needs.
+// settle waits until the embassies hold what the cut needs, without a hole: a cut that cannot be restored is none.
 func (p *cutting) settle(ctx context.Context, c *connection, u *ui) error {
 	if p.conn == nil {
 		a, err := c.backup(ctx, u, p.def.Definition.Name, nil)
@@ -206,6 +206,9 @@ func (p *cutting) settle(ctx context.Context, c *connection, u *ui) error {
 		return err
 	}
 	clock, err := p.stream.covered(ctx, p.at.Timeline, p.at.WriteLSN)
+	if err == nil {
+		err = postgres.Holds(ctx, p.reg, c.agent(), &p.base, p.at.Timeline, p.at.WriteLSN)
+	}
 	if err != nil {
 		return err
 	}

@@ -141,39 +141,10 @@ func (b *baseBackup) read(ctx context.Context, f *archive.Feeder) ([]byte, error
 		System: id.System, Version: id.Version, Timeline: res.Timeline, Segment: id.SegmentSize,
 		Start: res.Start, End: res.End, Clock: clock.UnixNano(), Stretch: max(1, b.opts.Stretch),
 	}
-	if err := b.holeless(ctx); err != nil {
+	if err := Holds(ctx, b.reg, b.agent, &b.rep.Base, b.rep.Base.Timeline, b.rep.Base.End); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUncovered, err)
 	}
 	return b.rep.Base.Bytes()
-}
-
-// holeless returns ErrHole where the embassies lack a part of the log between the backup's beginning and its end, though
-// they hold later ones: the slot may have been lost while the backup was taken, and the stream gone on behind the hole.
-func (b *baseBackup) holeless(ctx context.Context) error {
-	base := &b.rep.Base
-	x, err := archive.ListStretches(ctx, b.reg, b.agent, base.Stretch)
-	if err != nil {
-		return err
-	}
-	var log []Position
-	for i := range x.Len() {
-		p, err := ParsePosition(x.At(i).Position)
-		if err != nil {
-			return fmt.Errorf("stretch %d: %w", x.At(i).Sequence, err)
-		}
-		if p.Kind == KindLog && x.At(i).Settled {
-			log = append(log, p)
-		}
-	}
-	t, err := NewTrail(base.System, log, nil, nil)
-	if err != nil {
-		return err
-	}
-	if end := t.End(base.Timeline); end < base.End { // an embassy that showed it a moment ago does not answer any more
-		return fmt.Errorf("%w: those that answer now show it until %s, and it is needed until %s", archive.ErrTooFew, end, base.End)
-	}
-	_, err = t.Cover(base.Timeline, base.Start, base.End)
-	return err
 }
 
 // around gives what belongs to a backup beside the server's files.

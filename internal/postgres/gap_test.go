@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/cluster"
 	"chancery.dev/chancery/internal/postgres"
 	"chancery.dev/chancery/internal/sim"
@@ -31,7 +32,7 @@ func TestALostSlotIsAHole(t *testing.T) {
 		w := newWorld(t, major, settings("max_slot_wal_keep_size", "2MB", "min_wal_size", "2MB", "max_wal_size", "4MB"))
 		s := w.stream()
 		s.told(postgres.Connected)
-		w.backup()
+		first := w.backup()
 		wr := w.write(0)
 		wr.more(t, 30)
 		wr.end()
@@ -60,6 +61,15 @@ func TestALostSlotIsAHole(t *testing.T) {
 			if reach.Through < reached || reach.Through >= behind {
 				t.Errorf("reaches until %s, not %s", reach.Through, reached)
 			}
+		}
+		if err := postgres.Holds(t.Context(), w.register(), w.state.Agent, &first.Base, 1, reached); err != nil {
+			t.Errorf("before the hole: %v", err)
+		}
+		if err := postgres.Holds(t.Context(), w.register(), w.state.Agent, &first.Base, 1, behind); !errors.Is(err, postgres.ErrHole) {
+			t.Errorf("behind the hole: %v", err)
+		}
+		if err := postgres.Holds(t.Context(), w.register(), w.state.Agent, &first.Base, 1, behind+1<<30); !errors.Is(err, archive.ErrTooFew) {
+			t.Errorf("behind all: %v", err)
 		}
 		w.restoreOf("1", postgres.Target{LSN: reached}).recovers().holds(t, before, before)
 		w.backup()
