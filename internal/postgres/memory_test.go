@@ -64,7 +64,7 @@ func backlogOf(t *testing.T, text string) {
 		return nil
 	}})
 	defer debug.SetGCPercent(debug.SetGCPercent(20)) // as cmd/chancery does
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(256 << 20))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(232 << 20))
 	debug.FreeOSMemory()
 	var before runtime.MemStats
 	runtime.ReadMemStats(&before)
