@@ -36,10 +36,13 @@ stop_servers() {
   for p in ${servers+"${servers[@]}"}; do wait "$p" 2>/dev/null || true; done
   servers=()
 }
-ticks() { awk '{sub(/.*\) /, ""); print $12 + $13}' "/proc/$1/stat" 2>/dev/null || echo 0; }
-others_cpu() { # seconds that the embassies and the database server's processes spent
-  local p sum=0
-  for p in ${servers+"${servers[@]}"} $(pgrep -u postgres || true); do sum=$((sum + $(ticks "$p"))); done
+ticks() { awk '{sub(/.*\) /, ""); print $12 + $13 + $14 + $15}' "/proc/$1/stat" 2>/dev/null || echo 0; }
+others_cpu() { # seconds that the embassies, the database server and what it runs spent, with those of its processes that have ended
+  local p sum=0 server
+  server=$(head -n 1 "$store/data/postmaster.pid")
+  for p in $({ printf '%s\n' ${servers+"${servers[@]}"}; pgrep -P "$server"; pgrep -u postgres -f "$store"; } | sort -u); do
+    sum=$((sum + $(ticks "$p")))
+  done
   awk -v t=$sum -v hz="$(getconf CLK_TCK)" 'BEGIN {printf "%.2f", t / hz}'
 }
 stored() { du -sb "$store/repository" | cut -f1; }
@@ -211,7 +214,7 @@ measure_lag() {
   awk 'NF == 3 {
       n++; t[n] = $1; cur[n] = $2
       while (first < n && cur[first + 1] <= $3) first++
-      if (t[n] - t[1] > 3) print (first < n && first > 0 ? t[n] - t[first] : 0) # since the last moment that is known to be safe
+      if (t[n] - t[1] > 3) print (first < n ? t[n] - t[first ? first : 1] : 0) # since the last moment that is known to be safe
     }
     END { printf "rate %.2f\n", (cur[n] - cur[1]) / 1048576 / (t[n] - t[1]) > "/dev/stderr" }' "$store/watch" 2>"$store/rate" | sort -g |
     awk -v OFS='\t' -v s="$setup" -v r="$round" -v rate="$(sleep 0.2; awk '{print $2}' "$store/rate" 2>/dev/null)" \
@@ -255,6 +258,7 @@ proven() { # the restored cluster starts and holds the same
 measure() {
   local program=${setup%%-*} variant=${setup#*-} stream=
   clear_away
+  forget
   mkdir -p "$store/repository"
   "${program}_prepare" >"$store/output" 2>&1 || { cat "$store/output" >&2; die "$setup: cannot be prepared"; }
   q 'select pg_switch_wal()' >/dev/null
@@ -266,7 +270,13 @@ measure() {
   if [[ $phases == *sync* && $setup == chancery-* ]]; then measure_sync; fi
   archive_with ''
   stop_servers
+}
+forget() { # what the setup before this one, or a run that was ended, left at the server
+  until [ "$(q 'select count(*) from pg_replication_slots where active')" = 0 ]; do sleep 0.1; done
   q "select pg_drop_replication_slot(slot_name) from pg_replication_slots" >/dev/null
+  archive_with /bin/true # or this one would archive the backlog of that one during its first backup
+  while [ "$(ready)" != 0 ]; do sleep 0.1; done
+  archive_with ''
 }
 clear_away() {
   stop_servers
