@@ -4,9 +4,16 @@
 #   bench/pg.sh run RESULTS.tsv SCALE ROUNDS SETUP...   measures; adds lines to RESULTS.tsv
 #   bench/pg.sh report RESULTS.tsv                      medians, as Markdown
 #
-# A SETUP is  chancery-1 chancery-3  pgbackrest-zst pgbackrest-lz4 (both with aes-256-cbc; with -async behind it the log is
-# archived by a process of its own, several segments at once)  pg_basebackup-none (which neither compresses nor seals). The
-# database is pgbench's at SCALE, with one more table of hexadecimal text.
+# A SETUP is a program and what it is told:
+#   chancery-1 chancery-3
+#   pgbackrest-zst pgbackrest-lz4           aes-256-cbc; with -async behind it the log is archived by a process of its own, several
+#                                           segments at once
+#   barman-none barman-lz4 barman-zst       seals nothing; pg_basebackup, and the log is streamed by pg_receivewal; with -sync behind it
+#                                           as a synchronous standby, which keeps each change at once (no commit waits for it)
+#   barman-rsync                            seals and compresses nothing; two rsync, files that did not change are linked to those
+#                                           of the backup before, and archive_command copies the log
+#   pg_basebackup-none                      seals and compresses nothing
+# The database is pgbench's at SCALE, with one more table of hexadecimal text.
 #
 # PHASES  any of: full second restore archive lag sync                   (default all; sync is chancery's alone)
 # STORE   folder for everything, on the disk to be measured              (default /tmp/chancery-pg)
@@ -14,7 +21,7 @@
 # LAG     seconds of steady load, 1,500 transactions a second            (default 25)
 # PGBIN   programs of the server                                         (default /usr/lib/postgresql/15/bin)
 # CHANCERY  the program; built from this checkout when unset             PORT  first port of the embassies (default 17451)
-# NEEDS: root, PostgreSQL 15 and pgbench in Debian's place, GNU time.
+# NEEDS: root, PostgreSQL 15 and pgbench in Debian's place, GNU time; pgBackRest, Barman with lz4, zstd and rsync, when they are asked for.
 #
 # Lines: setup round full|second|restore wall_s cpu_s others_cpu_s peak_KiB stored_bytes   (others: embassies or the server)
 #        setup round archive segments/s cpu_s_per_segment [peak_KiB of chancery pg stream]
@@ -128,6 +135,67 @@ pg_basebackup_save() {
 }
 pg_basebackup_bring_back() { phase restore cp -a "$store/repository/base" "$store/restored"; }
 
+barman_prepare() { # all of it runs as the server's user on its machine, as local-rsync demands
+  local packing=${variant%-sync}
+  mkdir -p "$store"/{repository,log,lock,spool}
+  cat >"$store/barman.conf" <<C
+[barman]
+barman_user=postgres
+barman_home=$store/repository
+barman_lock_directory=$store/lock
+log_file=$store/log/barman
+log_level=WARNING
+[bench]
+description=bench
+conninfo=host=$store port=5499 user=postgres dbname=postgres
+path_prefix=$bin
+immediate_checkpoint=true
+parallel_jobs=2
+recovery_staging_path=$store/spool
+C
+  if [ "$packing" = rsync ]; then
+    printf '%s\n' backup_method=local-rsync reuse_backup=link backup_options=concurrent_backup archiver=on
+  else
+    printf '%s\n' backup_method=postgres streaming_archiver=on slot_name=barman create_slot=auto
+  fi >>"$store/barman.conf"
+  case $packing in # of the log Barman itself makes only gzip and bzip2
+  lz4) printf '%s\n' backup_compression=lz4 compression=custom 'custom_compression_filter=lz4 -qc' 'custom_decompression_filter=lz4 -qdc' custom_compression_magic=0x04224d18 ;;
+  zst) printf '%s\n' backup_compression=zstd backup_compression_workers=2 compression=custom 'custom_compression_filter=zstd -qc' 'custom_decompression_filter=zstd -qdc' custom_compression_magic=0x28b52ffd ;;
+  esac >>"$store/barman.conf"
+  chown -R postgres "$store"/{repository,log,lock,spool,barman.conf}
+  if [[ $variant == *-sync ]]; then
+    q "alter system set synchronous_commit = 'local'"
+    q "alter system set synchronous_standby_names = 'barman_receive_wal'"
+    q 'select pg_reload_conf()' >/dev/null
+  fi
+  barman=(runuser -u postgres -- barman -c "$store/barman.conf" -q)
+  barman_take_log
+  while [ -n "$receiver" ] && [ "$(q 'select count(*) from pg_replication_slots where active')" = 0 ]; do
+    kill -0 "$receiver" 2>/dev/null || { cat "$store/stream.log"; return 1; }
+    sleep 0.1
+  done
+  "${barman[@]}" switch-wal --force --archive bench # it makes no backup before it has some log
+}
+barman_take_log() {
+  if [ "$variant" = rsync ]; then
+    mkdir -p "$store/repository/bench/incoming" && chown -R postgres "$store/repository"
+    archive_with "rsync -a --fsync %p $store/repository/bench/incoming/%f"
+  else
+    archive_with /bin/true # pg_basebackup waits for what archives, and the slot keeps the log
+    "${barman[@]}" receive-wal bench >"$store/stream.log" 2>&1 & receiver=$!; servers+=("$receiver")
+  fi
+}
+barman_file_log() { # files what came, until SEGMENT is there; Barman's users let cron do this every minute
+  until compgen -G "$store/repository/bench/wals/*/$1" >/dev/null; do
+    /usr/bin/time -q -a -o "$store/filing" -f '%U %S' "${barman[@]}" archive-wal bench
+  done
+}
+barman_save() { phase "$1" "${barman[@]}" backup --wait bench; }
+barman_bring_back() {
+  phase restore "${barman[@]}" recover --get-wal --target-immediate bench latest "$store/restored"
+  echo "restore_command = 'barman -c $store/barman.conf get-wal -P bench %f >%p'" >>"$store/restored/postgresql.auto.conf" # Barman's goes by /etc
+}
+
 chancery_prepare() {
   export CHANCERY_HOME=$store/home
   mkdir -p "$store"/{repository,keys}
@@ -183,27 +251,35 @@ make_backlog() {
 start_stream() { "$chancery" pg stream bench -q 2>"$store/stream.log" & stream=$!; servers+=("$stream"); }
 
 measure_archive() {
-  local before after t0 t1 n target peak=
+  local before after t0 t1 target last filing=0 peak=
   case $setup in chancery-*) ;; *) archive_with '' ;; esac
+  [ -z "$receiver" ] || { kill "$receiver"; wait "$receiver" || true; }
   make_backlog
-  n=$(ready) target=$(wal_at)
+  target=$(wal_at)
+  last=$(q "select pg_walfile_name('0/0'::pg_lsn + ($target - 16777216))")
   before=$(others_cpu) t0=$(date +%s.%N)
   case $setup in
   chancery-*) start_stream; until_kept $((target - 65536)) ;;
   pgbackrest-*) archive_with "pgbackrest --config=$store/pgbackrest.conf --stanza=bench archive-push %p"; while [ "$(ready)" != 0 ]; do sleep 0.05; done ;;
+  barman-*) barman_take_log; rm -f "$store/filing"; barman_file_log "$last"; filing=$(awk '{s += $1 + $2} END {print s + 0}' "$store/filing") ;;
   *) archive_with "cp %p $store/wal/%f"; while [ "$(ready)" != 0 ]; do sleep 0.05; done ;;
   esac
   t1=$(date +%s.%N) after=$(others_cpu)
   [ -z "${stream:-}" ] || peak=$(awk '/^VmHWM/ {print "\t" $2}' "/proc/$stream/status")
-  awk -v OFS='\t' -v s="$setup" -v r="$round" -v n="$segs" -v t="$(awk "BEGIN {print $t1 - $t0}")" -v c="$(awk "BEGIN {print $after - $before}")" \
+  awk -v OFS='\t' -v s="$setup" -v r="$round" -v n="$segs" -v t="$(awk "BEGIN {print $t1 - $t0}")" -v c="$(awk "BEGIN {print $after - $before + $filing}")" \
     -v p="$peak" 'BEGIN {printf "%s\t%s\tarchive\t%.2f\t%.3f%s\n", s, r, n / t, c / n, p}' | tee -a "$results"
 }
 
 measure_lag() {
-  local what
+  local what standby=
   case $setup in
-  chancery-*) [ -n "${stream:-}" ] && kill -0 "$stream" 2>/dev/null || start_stream; sleep 2
-    what="coalesce((select (flush_lsn - '0/0')::bigint from pg_stat_replication where application_name = 'chancery' and flush_lsn is not null limit 1), 0)" ;;
+  chancery-*) standby=chancery
+    [ -n "${stream:-}" ] && kill -0 "$stream" 2>/dev/null || start_stream; sleep 2 ;;
+  barman-rsync) ;;
+  barman-*) standby=barman_receive_wal ;;
+  esac
+  case $standby in
+  ?*) what="coalesce((select (flush_lsn - '0/0')::bigint from pg_stat_replication where application_name = '$standby' and flush_lsn is not null limit 1), 0)" ;;
   *) what="coalesce((select ('x' || substr(last_archived_wal, 9, 8))::bit(32)::bigint * 4294967296 + ('x' || substr(last_archived_wal, 17, 8))::bit(32)::bigint * 16777216 + 16777216 from pg_stat_archiver), 0)" ;;
   esac
   load -R 1500 -T "$lag" &
@@ -256,7 +332,7 @@ proven() { # the restored cluster starts and holds the same
 }
 
 measure() {
-  local program=${setup%%-*} variant=${setup#*-} stream=
+  local program=${setup%%-*} variant=${setup#*-} stream= receiver=
   clear_away
   forget
   mkdir -p "$store/repository"
@@ -272,6 +348,8 @@ measure() {
   stop_servers
 }
 forget() { # what the setup before this one, or a run that was ended, left at the server
+  local setting
+  for setting in synchronous_standby_names synchronous_commit; do q "alter system reset $setting"; done
   until [ "$(q 'select count(*) from pg_replication_slots where active')" = 0 ]; do sleep 0.1; done
   q "select pg_drop_replication_slot(slot_name) from pg_replication_slots" >/dev/null
   archive_with /bin/true # or this one would archive the backlog of that one during its first backup
