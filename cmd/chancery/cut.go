@@ -143,7 +143,7 @@ func (c *connection) beginCut(ctx context.Context, u *ui, register, name string)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := reg.Position(head)
+	raw, err := archive.Position(reg, head)
 	if err == nil {
 		p.base, err = postgres.ParseBase(raw)
 	}

@@ -10,8 +10,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
-	"fmt"
-	"sync/atomic"
 	"time"
 
 	"chancery.dev/chancery/internal/charter"
@@ -117,101 +115,24 @@ type Agent struct {
 	Clock         func() time.Time // which snapshots claim, and nothing is decided by; nil: the machine's
 }
 
-// now is what the agent's clock says.
-func (a *Agent) now() time.Time {
+// Now is what the agent's clock says.
+func (a *Agent) Now() time.Time {
 	if a.Clock == nil {
 		return time.Now()
 	}
 	return a.Clock()
 }
 
-// objectBatch is how many names one question to an embassy holds.
-const objectBatch = 2048
-
-// site is a member as one run sees it: up until a call to it fails for good.
-type site struct {
-	Member
-	share int
-	mask  shard.MaskKey
-	down  atomic.Pointer[error]
-
-	strikes atomic.Int32 // reads that failed since the last one that did not
-}
-
-func (r *Register) sites() []*site {
-	sites := make([]*site, len(r.Members))
-	for i, m := range r.Members {
-		sites[i] = &site{Member: m, share: i, mask: shard.EmbassyMaskKey(r.MaskKey, m.ID)}
-	}
-	return sites
-}
-
-// fail marks the site as down for the rest of the run; the first reason stays.
-func (s *site) fail(err error) { s.down.CompareAndSwap(nil, &err) }
-
-// maxStrikes is how many reads in a row may fail before a site counts as down. One object on a bad spot of a disk
-// must not cost all the others; an embassy that is gone must not be waited for with each of them.
-const maxStrikes = 3
-
-// strike notes a read that failed for another reason than that the object is missing or wrong.
-func (s *site) strike(err error) {
-	if s.strikes.Add(1) >= maxStrikes {
-		s.fail(err)
-	}
-}
-
-// answered notes a read that did not fail.
-func (s *site) answered() { s.strikes.Store(0) }
-
-// again gives a site that was down another chance: of a run that takes hours.
-func (s *site) again() {
-	s.strikes.Store(0)
-	s.down.Store(nil)
-}
-
-func (s *site) up() bool { return s.down.Load() == nil }
-
-func (s *site) reason() error {
-	if p := s.down.Load(); p != nil {
-		return *p
-	}
-	return nil
-}
-
-func up(sites []*site) []*site {
-	var out []*site
-	for _, s := range sites {
-		if s.up() {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
-// enough returns ErrTooFew, naming each embassy that failed and why, when fewer than k sites are up.
-func enough(sites []*site, k int) error {
-	n := len(up(sites))
-	if n >= k {
-		return nil
-	}
-	err := fmt.Errorf("%w: %d of %d answer, %d are needed", ErrTooFew, n, len(sites), k)
-	for _, s := range sites {
-		if why := s.reason(); why != nil {
-			err = fmt.Errorf("%w; %s: %w", err, s.Name, why)
-		}
-	}
-	return err
-}
-
-func (r *Register) meta(kind pack.Kind, id pack.ID, class pack.Class) pack.Meta {
+// Meta is the meaning that a new pack of the register is sealed with.
+func (r *Register) Meta(kind pack.Kind, id pack.ID, class pack.Class) pack.Meta {
 	return pack.Meta{
 		State: r.State, Register: [16]byte(r.ID), Epoch: r.Epoch, Kind: kind, ID: id,
 		K: uint8(r.K), N: uint8(len(r.Members)), Class: class,
 	}
 }
 
-// metaOf is the meaning that a pack named by ref must have been sealed with.
-func (r *Register) metaOf(ref *snapshot.PackRef) pack.Meta {
+// MetaOf is the meaning that a pack named by ref must have been sealed with.
+func (r *Register) MetaOf(ref *snapshot.PackRef) pack.Meta {
 	return pack.Meta{
 		State: r.State, Register: [16]byte(r.ID), Epoch: ref.Epoch, Kind: ref.Kind, ID: ref.ID,
 		K: ref.K, N: ref.N, Class: ref.Class,

@@ -54,29 +54,13 @@ type BackupReport struct {
 	Local       string            `json:"local_problem,omitempty"` // with the local folder, after the snapshot was made
 }
 
-// Down is an embassy that a run had to do without, and why.
-type Down struct {
-	Embassy string `json:"embassy"`
-	Why     string `json:"why"`
-}
-
-func downs(sites []*site) []Down {
-	var out []Down
-	for _, s := range sites {
-		if why := s.reason(); why != nil {
-			out = append(out, Down{s.Name, why.Error()})
-		}
-	}
-	return out
-}
-
 // Backup makes a snapshot of the source. It returns a report also when the snapshot is made in part; the error tells
 // whether there is a snapshot at all. With fewer than k embassies nothing is read and ErrTooFew returned.
 func Backup(ctx context.Context, reg *Register, agent *Agent, src Source, progress *Progress) (*BackupReport, error) {
 	if progress == nil {
 		progress = &Progress{}
 	}
-	started := agent.now()
+	started := agent.Now()
 	m, err := begin(ctx, reg, agent)
 	if err != nil {
 		return nil, err
@@ -107,7 +91,7 @@ func Backup(ctx context.Context, reg *Register, agent *Agent, src Source, progre
 	}
 	payload := &snapshot.Payload{
 		Root: root, Path: src.Path, Host: agent.Host, Stats: b.stats.total(w),
-		Started: started.UnixNano(), Finished: agent.now().UnixNano(),
+		Started: started.UnixNano(), Finished: agent.Now().UnixNano(),
 		Problems: problems, ProblemCount: uint64(b.problems.count),
 		Excluded: b.excluded, OtherFileSystems: b.otherFS, Tags: src.Tags,
 	}
@@ -142,11 +126,11 @@ type making struct {
 // fails with ErrTooFew.
 func begin(ctx context.Context, reg *Register, agent *Agent) (_ *making, err error) {
 	m := &making{}
-	sites := reg.sites()
+	sites := reg.Sites()
 	if m.run, err = openRun(ctx, reg, agent, sites, newest); err != nil {
 		return nil, err
 	}
-	if m.run.torn && len(up(sites)) < len(sites) { // what is not known now may be known when the others answer
+	if m.run.torn && len(sites.Up()) < len(sites) { // what is not known now may be known when the others answer
 		m.run.close()
 		return nil, fmt.Errorf("%w: a part of the index, and not every embassy answers", ErrDamaged)
 	}
@@ -176,7 +160,7 @@ func (m *making) report(head *snapshot.Head, p *snapshot.Payload) *BackupReport 
 	return &BackupReport{
 		Snapshot: SnapshotName(head.Sequence), Sequence: head.Sequence, Stats: p.Stats,
 		Packs: head.Packs, Objects: head.Objects, StoredBytes: head.Stored,
-		Down: downs(m.run.sites), Gaps: m.known.gaps, Head: head, Faults: m.run.faults.all(),
+		Down: m.run.sites.Down(), Gaps: m.known.gaps, Head: head, Faults: m.run.faults.All(),
 	}
 }
 

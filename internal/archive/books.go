@@ -27,8 +27,8 @@ type bookHead struct {
 // what nothing needs that came before. Those that an order removed are not needed by any snapshot that is left.
 func (r *run) openBooks(ctx context.Context) (*books, error) {
 	b := &books{}
-	f := &fetcher{reg: r.reg, sites: r.sites, faults: r.faults}
-	var buf buffers
+	f := &Fetcher{Register: r.reg, Sites: r.sites, Faults: r.faults}
+	var buf Buffers
 	next := uint64(0)
 	for seq := uint64(1); seq <= r.history.last; seq++ {
 		h, err := r.history.head(seq)
@@ -41,7 +41,7 @@ func (r *run) openBooks(ctx context.Context) (*books, error) {
 			return nil, fmt.Errorf("%w: snapshot %d: %d packs in all", ErrReferences, seq, next)
 		}
 		if len(h.References) > 0 && !r.orders.gone(&h.References[0]) {
-			x.refs, err = f.readReferences(ctx, &buf, h, x.first)
+			x.refs, err = readReferences(ctx, f, &buf, h, x.first)
 			if x.untold = errors.Is(err, ErrReferences); err != nil && !x.untold {
 				return nil, err
 			}

@@ -64,18 +64,18 @@ func TestTheHeapDoesNotGrowWithARun(t *testing.T) {
 
 func TestOnlyReadsThatFailInARowPutASiteDown(t *testing.T) {
 	t.Parallel()
-	s := &site{}
+	s := &Site{}
 	for range 10 * maxStrikes {
-		s.strike(errSize)
-		s.answered()
+		s.Strike(errSize)
+		s.Answered()
 	}
-	if !s.up() {
+	if !s.Up() {
 		t.Error("it answered in between")
 	}
 	for range maxStrikes {
-		s.strike(errSize)
+		s.Strike(errSize)
 	}
-	if s.up() {
+	if s.Up() {
 		t.Error("it did not answer any more")
 	}
 }

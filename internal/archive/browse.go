@@ -16,7 +16,7 @@ func Snapshots(ctx context.Context, reg *Register, agent *Agent, yield func(*sna
 	if err != nil {
 		return err
 	}
-	if err := h.sync(ctx, reg.sites(), reg.K, false); err != nil {
+	if err := h.sync(ctx, reg.Sites(), reg.K, false); err != nil {
 		return err
 	}
 	for seq := uint64(1); seq <= h.last; seq++ {
@@ -37,7 +37,7 @@ func FindHead(ctx context.Context, reg *Register, agent *Agent, name string) (*s
 	if err != nil {
 		return nil, err
 	}
-	if err := h.sync(ctx, reg.sites(), reg.K, false); err != nil {
+	if err := h.sync(ctx, reg.Sites(), reg.K, false); err != nil {
 		return nil, err
 	}
 	return h.find(name)
@@ -65,7 +65,7 @@ type SiteStanding struct {
 // Stand asks every embassy what it holds of a register, without reading anything and without a key that opens. With
 // fewer than k embassies it reports what it knows and returns ErrTooFew.
 func Stand(ctx context.Context, reg *Register, agent *Agent, now time.Time) (*Standing, error) {
-	sites := reg.sites()
+	sites := reg.Sites()
 	st := &Standing{}
 	r, err := openRun(ctx, reg, agent, sites, whole)
 	switch {
@@ -81,8 +81,8 @@ func Stand(ctx context.Context, reg *Register, agent *Agent, now time.Time) (*St
 		if i == len(st.Sites) {
 			st.Sites = append(st.Sites, SiteStanding{Embassy: s.Name})
 		}
-		st.Sites[i].Up = s.up()
-		if why := s.reason(); why != nil {
+		st.Sites[i].Up = s.Up()
+		if why := s.Reason(); why != nil {
 			st.Sites[i].Why = why.Error()
 		}
 	}
@@ -109,15 +109,15 @@ func (r *run) stand(ctx context.Context, st *Standing, now time.Time) error {
 	for i, s := range r.sites {
 		st.Sites = append(st.Sites, SiteStanding{Embassy: s.Name, Lag: r.history.last - r.history.lag[i]})
 	}
-	st.Spare = len(up(r.sites)) - r.reg.K
-	v := &verifier{run: r, progress: &Progress{}, rep: &VerifyReport{}}
+	st.Spare = len(r.sites.Up()) - r.reg.K
+	v := newVerifier(r)
 	return v.packs(ctx, func(ctx context.Context, batch []snapshot.PackRef) error {
-		bad := v.lacking(ctx, batch)
+		bad := v.Lacking(ctx, batch)
 		for j := range batch {
 			good := 0
 			for i, s := range r.sites {
 				switch {
-				case !s.up():
+				case !s.Up():
 				case bad[i][batch[j].Shares[i]]:
 					st.Sites[i].Missing++
 				default:

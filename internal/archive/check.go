@@ -20,7 +20,7 @@ func CheckRelease(ctx context.Context, reg *Register, agent *Agent, snapshots []
 	if len(lists) != len(reg.Members) {
 		return fmt.Errorf("%d lists for %d embassies", len(lists), len(reg.Members))
 	}
-	r, err := openRun(ctx, reg, agent, reg.sites(), whole)
+	r, err := openRun(ctx, reg, agent, reg.Sites(), whole)
 	if err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func CheckRelease(ctx context.Context, reg *Register, agent *Agent, snapshots []
 	if err := b.mayGo(snapshots); err != nil {
 		return err
 	}
-	c := &checking{run: r, books: b, lists: lists, f: &fetcher{reg: reg, sites: r.sites, faults: r.faults}, found: make([]int, len(lists))}
+	c := &checking{run: r, books: b, lists: lists, f: &Fetcher{Register: reg, Sites: r.sites, Faults: r.faults}, found: make([]int, len(lists))}
 	for _, seq := range b.standing(snapshots) {
 		n, err := b.of(seq)
 		if err != nil {
@@ -52,14 +52,14 @@ type keptNeed struct {
 type checking struct {
 	run   *run
 	books *books
-	f     *fetcher
+	f     *Fetcher
 	lists []ledger.ObjectList
 	kept  []keptNeed
 	found []int // of each list, how many objects are the register's
 }
 
 func (c *checking) check(ctx context.Context) error {
-	var buf buffers
+	var buf Buffers
 	for i := range c.books.heads {
 		if err := c.head(ctx, &buf, &c.books.heads[i]); err != nil {
 			return err
@@ -79,7 +79,7 @@ func (c *checking) check(ctx context.Context) error {
 
 // head goes through the packs of one head. Where its index packs are lost or tell of another number than the head, nobody
 // knows which packs it adds: what is listed of them counts as none of the register's.
-func (c *checking) head(ctx context.Context, buf *buffers, x *bookHead) error {
+func (c *checking) head(ctx context.Context, buf *Buffers, x *bookHead) error {
 	for j := range x.head.References {
 		if err := c.pack(&x.head.References[j], func(k *keptNeed) bool { return slices.Contains(k.told, x.head.Sequence) }); err != nil {
 			return err
@@ -96,7 +96,7 @@ func (c *checking) head(ctx context.Context, buf *buffers, x *bookHead) error {
 			whole = false
 			continue
 		}
-		own, err := c.f.indexPack(ctx, buf, ref)
+		own, err := readIndex(ctx, c.f, buf, ref)
 		if errors.Is(err, ErrDamaged) {
 			whole = false
 			continue

@@ -19,26 +19,26 @@ import (
 )
 
 // headMeta is the meaning that the payload of a head is sealed with: its place in the chain is part of it.
-func (r *Register) headMeta(seq uint64) pack.Meta {
+func headMeta(r *Register, seq uint64) pack.Meta {
 	var id pack.ID
 	binary.BigEndian.PutUint64(id[8:], seq)
-	return r.meta(pack.Head, id, 0)
+	return r.Meta(pack.Head, id, 0)
 }
 
 // sourceMeta is the meaning that a head's source position is sealed with, under the index key: agents read it, too.
-func (r *Register) sourceMeta(seq uint64) pack.Meta {
-	m := r.headMeta(seq)
+func sourceMeta(r *Register, seq uint64) pack.Meta {
+	m := headMeta(r, seq)
 	m.Kind = pack.Source
 	return m
 }
 
 // Position opens the position of its source that a head bears; nothing where it bears none. It needs no key that opens.
 // Errors wrap ErrDamaged.
-func (r *Register) Position(head *snapshot.Head) ([]byte, error) {
+func Position(r *Register, head *snapshot.Head) ([]byte, error) {
 	if len(head.Source) == 0 {
 		return nil, nil
 	}
-	m := r.sourceMeta(head.Sequence)
+	m := sourceMeta(r, head.Sequence)
 	m.K, m.N = head.K, uint8(len(head.Members))
 	p, err := pack.OpenNote(&r.IndexKey, m, head.Source)
 	if err != nil {
@@ -70,7 +70,7 @@ func commit(ctx context.Context, r *run, w *writer, payload *snapshot.Payload, m
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if err := enough(r.sites, r.reg.K); err != nil {
+	if err := r.sites.Enough(r.reg.K); err != nil {
 		return nil, err
 	}
 	if err := r.stays(ctx, w.known, m != nil); err != nil {
@@ -92,8 +92,7 @@ func commit(ctx context.Context, r *run, w *writer, payload *snapshot.Payload, m
 
 // storeIndex sends the index of the run's packs.
 func storeIndex(w *writer) ([]snapshot.PackRef, error) {
-	classes := pack.Classes()
-	room := pack.Payload(classes[len(classes)-1], pack.Index) - 64
+	room := pack.Largest(pack.Index) - 64
 	var refs []snapshot.PackRef
 	var batch []snapshot.IndexedPack
 	size := 0
@@ -126,12 +125,12 @@ func storeIndex(w *writer) ([]snapshot.PackRef, error) {
 func takeReceipts(ctx context.Context, r *run, k *known, index []snapshot.PackRef) {
 	var all sync.WaitGroup
 	for _, s := range r.sites {
-		if !s.up() {
+		if !s.Up() {
 			continue
 		}
 		all.Go(func() {
 			if err := r.receiptsOf(ctx, s, k, index); err != nil {
-				s.fail(fmt.Errorf("receipts: %w", err))
+				s.Fail(fmt.Errorf("receipts: %w", err))
 			}
 		})
 	}
@@ -139,12 +138,12 @@ func takeReceipts(ctx context.Context, r *run, k *known, index []snapshot.PackRe
 }
 
 // receiptsOf takes one site's receipts of its objects, in batches, and signs for each that it was sent.
-func (r *run) receiptsOf(ctx context.Context, s *site, k *known, index []snapshot.PackRef) error {
+func (r *run) receiptsOf(ctx context.Context, s *Site, k *known, index []snapshot.PackRef) error {
 	n, err := objectsOf(s, k)
 	if err != nil {
 		return err
 	}
-	sent, err := r.deliver(ctx, s, r.history.last+1, n+len(index))
+	sent, err := NewDeliverer(ctx, r.reg, r.agent, s, r.history.last+1, n+len(index))
 	if err != nil {
 		return err
 	}
@@ -162,7 +161,7 @@ func (r *run) receiptsOf(ctx context.Context, s *site, k *known, index []snapsho
 			return err
 		}
 		for _, n := range names {
-			if err := sent.add(ctx, n); err != nil {
+			if err := sent.Add(ctx, n); err != nil {
 				return err
 			}
 		}
@@ -171,10 +170,10 @@ func (r *run) receiptsOf(ctx context.Context, s *site, k *known, index []snapsho
 		return r.keepReceipts(s, part, receipts)
 	}
 	add := func(ref *snapshot.PackRef) error {
-		if name := ref.Shares[s.share]; !k.absent[name] {
+		if name := ref.Shares[s.Share]; !k.absent[name] {
 			names = append(names, name)
 		}
-		if len(names) < objectBatch {
+		if len(names) < Batch {
 			return nil
 		}
 		return flush()
@@ -190,16 +189,16 @@ func (r *run) receiptsOf(ctx context.Context, s *site, k *known, index []snapsho
 	if err := flush(); err != nil {
 		return err
 	}
-	return sent.finish(ctx)
+	return sent.Finish(ctx)
 }
 
 // objectsOf counts the packs of which a site has its share.
-func objectsOf(s *site, k *known) (n int, err error) {
+func objectsOf(s *Site, k *known) (n int, err error) {
 	if len(k.absent) == 0 {
 		return k.packs, nil
 	}
 	err = k.whole(func(p snapshot.IndexedPack) error {
-		if !k.absent[p.Ref.Shares[s.share]] {
+		if !k.absent[p.Ref.Shares[s.Share]] {
 			n++
 		}
 		return nil
@@ -209,7 +208,7 @@ func objectsOf(s *site, k *known) (n int, err error) {
 
 // keepReceipts writes receipts beside the heads: they are what convicts an embassy that denies later. part is 0 for
 // the head's own.
-func (r *run) keepReceipts(s *site, part int, receipts []ledger.Receipt) error {
+func (r *run) keepReceipts(s *Site, part int, receipts []ledger.Receipt) error {
 	dir := filepath.Join(r.reg.Dir, "receipts", s.Name)
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -235,13 +234,13 @@ func (r *run) makeHead(w *writer, payload *snapshot.Payload, refs, references []
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := pack.SealMessage(rand.Reader, w.session, r.reg.headMeta(seq), plain)
+	manifest, err := pack.SealMessage(rand.Reader, w.session, headMeta(r.reg, seq), plain)
 	if err != nil {
 		return nil, err
 	}
 	var source []byte
 	if len(r.position) > 0 {
-		if source, err = pack.SealNote(rand.Reader, &r.reg.IndexKey, r.reg.sourceMeta(seq), r.position); err != nil {
+		if source, err = pack.SealNote(rand.Reader, &r.reg.IndexKey, sourceMeta(r.reg, seq), r.position); err != nil {
 			return nil, err
 		}
 	}
@@ -249,7 +248,7 @@ func (r *run) makeHead(w *writer, payload *snapshot.Payload, refs, references []
 		Version: snapshot.HeadVersion, State: r.reg.State, Register: r.reg.ID, Sequence: seq, Source: source, Manifest: manifest,
 		Index: refs, References: references, Packs: uint64(w.known.packs + len(refs) + len(references)),
 		Objects: uint64(w.objects.Load() + w.known.objects), Stored: uint64(w.sent.Load() + w.known.stored),
-		K: uint8(r.reg.K), CharterVersion: r.agent.CharterNumber, CharterHash: r.agent.CharterHash, Time: r.agent.now().UnixNano(),
+		K: uint8(r.reg.K), CharterVersion: r.agent.CharterNumber, CharterHash: r.agent.CharterHash, Time: r.agent.Now().UnixNano(),
 	}
 	if seq > 1 {
 		prev, err := r.history.head(seq - 1)
@@ -261,7 +260,7 @@ func (r *run) makeHead(w *writer, payload *snapshot.Payload, refs, references []
 	}
 	for _, s := range r.sites {
 		head.Members = append(head.Members, s.ID)
-		if !s.up() || w.known.partly[s.share] {
+		if !s.Up() || w.known.partly[s.Share] {
 			head.Missing = append(head.Missing, s.ID)
 		}
 	}
@@ -278,7 +277,7 @@ func (r *run) publish(ctx context.Context) error {
 	slot := []ledger.Slot{r.history.slot(r.history.last)}
 	var all sync.WaitGroup
 	for _, s := range r.sites {
-		if !s.up() {
+		if !s.Up() {
 			continue
 		}
 		all.Go(func() {
@@ -290,7 +289,7 @@ func (r *run) publish(ctx context.Context) error {
 				err = r.keepReceipts(s, 0, receipts)
 			}
 			if err != nil {
-				s.fail(fmt.Errorf("receipt of the head: %w", err))
+				s.Fail(fmt.Errorf("receipt of the head: %w", err))
 			}
 		})
 	}
@@ -298,7 +297,7 @@ func (r *run) publish(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return enough(r.sites, r.reg.K)
+	return r.sites.Enough(r.reg.K)
 }
 
 // settle moves the packs of the journal into the index, now that a head names them. An index that turns out damaged

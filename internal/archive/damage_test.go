@@ -56,7 +56,7 @@ func TestAnyByteOfAShareMayBeWrong(t *testing.T) {
 			if kn[1] > 2 {
 				long, stride = 100, 401
 			}
-			f := archive.NewFetcher(r)
+			f := archive.NewFreshFetcher(r)
 			want, _, err := f.Open(t.Context(), ref)
 			check(t, err)
 			want = bytes.Clone(want)
@@ -273,7 +273,7 @@ func TestASlowEmbassyIsNotWaitedFor(t *testing.T) {
 	b, r := opened(t, 1, 2)
 	b.state.Embassies[0].Fail(sim.Slow(time.Hour))
 	start := time.Now()
-	payload, _, err := archive.NewFetcher(r).Open(t.Context(), packOf(t, r, pack.Data))
+	payload, _, err := archive.NewFreshFetcher(r).Open(t.Context(), packOf(t, r, pack.Data))
 	if err != nil || len(payload) == 0 || time.Since(start) > 2*time.Minute {
 		t.Errorf("%v after %v", err, time.Since(start))
 	}

@@ -19,29 +19,30 @@ import (
 // deliveryBatch is how many names one delivery holds at most: 512 KiB.
 const deliveryBatch = ledger.MaxDelivered
 
-// deliverer writes one embassy's deliveries of one run. Its parts follow those that an interrupted run left.
-type deliverer struct {
-	run   *run
-	site  *site
+// Deliverer writes one embassy's deliveries of one run. Its parts follow those that an interrupted run left. It is for
+// one goroutine.
+type Deliverer struct {
+	reg   *Register
+	agent *Agent
+	site  *Site
 	head  uint64
 	part  uint32
 	parts uint32 // as far as is known
 	names [][32]byte
-	slots []ledger.Slot
 }
 
-// deliver begins the deliveries to a site that belong to the head of that number: of so many objects, or of as many as
-// will come where that is not known (0).
-func (r *run) deliver(ctx context.Context, s *site, head uint64, objects int) (*deliverer, error) {
-	d := &deliverer{run: r, site: s, head: head}
-	before := ledger.DeliverySlot(r.reg.ID, head, 0).Sequence - 1
+// NewDeliverer begins the deliveries to a site that belong to the head of that number: of so many objects, or of as many
+// as will come where that is not known (0). It asks the site which parts there are already.
+func NewDeliverer(ctx context.Context, reg *Register, agent *Agent, s *Site, head uint64, objects int) (*Deliverer, error) {
+	d := &Deliverer{reg: reg, agent: agent, site: s, head: head}
+	before := ledger.DeliverySlot(reg.ID, head, 0).Sequence - 1
 	for {
-		page, err := s.Records.ListRecords(ctx, ledger.DeliveryRecord, [16]byte(r.reg.ID), before)
+		page, err := s.Records.ListRecords(ctx, ledger.DeliveryRecord, [16]byte(reg.ID), before)
 		if err != nil {
 			return nil, err
 		}
 		for _, info := range page {
-			if info.Slot.Sequence != ledger.DeliverySlot(r.reg.ID, head, d.part).Sequence {
+			if info.Slot.Sequence != ledger.DeliverySlot(reg.ID, head, d.part).Sequence {
 				page = nil
 				break
 			}
@@ -54,51 +55,50 @@ func (r *run) deliver(ctx context.Context, s *site, head uint64, objects int) (*
 	}
 }
 
-// add takes one name, and sends what has come together.
-func (d *deliverer) add(ctx context.Context, name shard.Name) error {
+// Add takes one name, and sends what has come together when that is as much as one delivery holds.
+func (d *Deliverer) Add(ctx context.Context, name shard.Name) error {
 	if d.names = append(d.names, name); len(d.names) < deliveryBatch {
 		return nil
 	}
-	return d.flush(ctx)
+	return d.Flush(ctx)
 }
 
-// flush sends what has come together. A crash leaves a delivery of objects that the embassy holds, which is true
+// Flush sends what has come together. A crash leaves a delivery of objects that the embassy holds, which is true
 // whether or not their head follows.
-func (d *deliverer) flush(ctx context.Context) error {
+func (d *Deliverer) Flush(ctx context.Context) error {
 	if len(d.names) == 0 {
 		return nil
 	}
 	return d.send(ctx)
 }
 
-// finish sends what has come together. A head with which nothing new was stored has a delivery of nothing, so that
+// Finish sends what has come together. A head with which nothing new was stored has a delivery of nothing, so that
 // nobody need wonder whether one is kept back.
-func (d *deliverer) finish(ctx context.Context) error {
+func (d *Deliverer) Finish(ctx context.Context) error {
 	if len(d.names) == 0 && d.part > 0 {
 		return nil
 	}
 	return d.send(ctx)
 }
 
-func (d *deliverer) send(ctx context.Context) error {
+func (d *Deliverer) send(ctx context.Context) error {
 	slices.SortFunc(d.names, func(a, b [32]byte) int { return bytes.Compare(a[:], b[:]) })
 	doc := ledger.NewDelivery()
-	doc.State, doc.Register, doc.Embassy = d.run.reg.State, d.run.reg.ID, d.site.ID
+	doc.State, doc.Register, doc.Embassy = d.reg.State, d.reg.ID, d.site.ID
 	doc.Head, doc.Part, doc.Parts, doc.Objects = d.head, d.part, max(d.parts, d.part+1), slices.Compact(d.names)
 	if _, err := rand.Read(doc.Salt[:]); err != nil {
 		return err
 	}
-	if err := doc.Sign(d.run.agent.Key); err != nil {
+	if err := doc.Sign(d.agent.Key); err != nil {
 		return err
 	}
 	b, err := doc.Bytes()
 	if err != nil {
 		return err
 	}
-	slot := ledger.DeliverySlot(d.run.reg.ID, d.head, d.part)
-	if err := d.site.Records.PutRecord(ctx, slot, b); err != nil {
+	if err := d.site.Records.PutRecord(ctx, ledger.DeliverySlot(d.reg.ID, d.head, d.part), b); err != nil {
 		return fmt.Errorf("delivery %d of head %d: %w", d.part, d.head, err)
 	}
-	d.slots, d.part, d.names = append(d.slots, slot), d.part+1, d.names[:0]
+	d.part, d.names = d.part+1, d.names[:0]
 	return nil
 }

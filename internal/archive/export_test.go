@@ -58,26 +58,26 @@ func (r *Reader) Files(ctx context.Context, head *snapshot.Head, id pack.ID) (pa
 	return paths, err
 }
 
-// Fetcher opens packs, and forgets between them what it found wrong.
-type Fetcher struct {
+// FreshFetcher opens packs, and forgets between them what it found wrong.
+type FreshFetcher struct {
 	reader *Reader
-	b      buffers
+	b      Buffers
 }
 
-// NewFetcher returns one.
-func NewFetcher(r *Reader) *Fetcher { return &Fetcher{reader: r} }
+// NewFreshFetcher returns one.
+func NewFreshFetcher(r *Reader) *FreshFetcher { return &FreshFetcher{reader: r} }
 
 // Open fetches and opens one pack.
-func (f *Fetcher) Open(ctx context.Context, ref *snapshot.PackRef) (payload []byte, found []Fault, err error) {
-	inner := &fetcher{reg: f.reader.run.reg, sites: f.reader.run.reg.sites(), opener: f.reader.fetcher.opener, faults: &faults{}}
-	payload, err = inner.open(ctx, &f.b, ref)
-	return payload, inner.faults.all(), err
+func (f *FreshFetcher) Open(ctx context.Context, ref *snapshot.PackRef) (payload []byte, found []Fault, err error) {
+	inner := &Fetcher{Register: f.reader.run.reg, Sites: f.reader.run.reg.Sites(), Opener: f.reader.fetcher.Opener, Faults: &Faults{}}
+	payload, err = inner.Open(ctx, &f.b, ref)
+	return payload, inner.Faults.All(), err
 }
 
 // Unmask returns the first share of a pack as it was before it was masked.
 func Unmask(reg *Register, ref *snapshot.PackRef, data []byte) []byte {
 	data = append([]byte(nil), data...)
-	shard.Mask(reg.sites()[0].mask, ref.ID, 0, data)
+	shard.Mask(reg.Sites()[0].Mask, ref.ID, 0, data)
 	return data
 }
 

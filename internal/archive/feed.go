@@ -90,7 +90,7 @@ func BackupFeed(ctx context.Context, reg *Register, agent *Agent, feed Feed, pro
 	if progress == nil {
 		progress = &Progress{}
 	}
-	started := agent.now()
+	started := agent.Now()
 	m, err := begin(ctx, reg, agent)
 	if err != nil {
 		return nil, err
@@ -117,7 +117,7 @@ func BackupFeed(ctx context.Context, reg *Register, agent *Agent, feed Feed, pro
 	}
 	payload := &snapshot.Payload{
 		Root: root, Path: feed.Path, Host: agent.Host, Stats: f.stats.total(m.w),
-		Started: started.UnixNano(), Finished: agent.now().UnixNano(), Tags: feed.Tags,
+		Started: started.UnixNano(), Finished: agent.Now().UnixNano(), Tags: feed.Tags,
 	}
 	payload.Root.Name = ""
 	m.run.position = position

@@ -85,7 +85,7 @@ func TestAFeedComesBack(t *testing.T) {
 		func(to *archive.Feeder) error { return to.Folder("data/base", at) },
 		func(to *archive.Feeder) error { return to.Link("data/link", "../elsewhere", at) },
 	))
-	position, err := b.reg().Position(rep.Head)
+	position, err := archive.Position(b.reg(), rep.Head)
 	check(t, err)
 	if string(position) != "position" || bytes.Contains(rep.Head.Source, position) || rep.Stats.Files != 6 || rep.Stats.Links != 1 {
 		t.Fatalf("%+v, position %q", rep.Stats, position)

@@ -1,13 +1,11 @@
 package archive
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -15,66 +13,6 @@ import (
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/snapshot"
 )
-
-// Fault is one thing that one embassy did not give as it should have.
-type Fault struct {
-	Embassy string `json:"embassy"`
-	Object  string `json:"object"` // name of the object, or "head 12"
-	What    string `json:"what"`   // "missing", "wrong bytes", or why it could not be read
-}
-
-// String says it in one line.
-// String says who, what and why in one line.
-func (f Fault) String() string {
-	object := f.Object
-	if !strings.Contains(object, " ") {
-		object = "object " + object
-	}
-	if f.Embassy == "" {
-		return object + ": " + f.What
-	}
-	return f.Embassy + ": " + object + ": " + f.What
-}
-
-// faults collects what embassies did wrong, each thing once.
-type faults struct {
-	mu   sync.Mutex
-	seen map[Fault]bool
-	list []Fault
-}
-
-// maxFaults is how many faults a report lists; the rest is counted.
-const maxFaults = 10000
-
-func (f *faults) add(x Fault) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.seen == nil {
-		f.seen = map[Fault]bool{}
-	}
-	if f.seen[x] || len(f.list) >= maxFaults {
-		return
-	}
-	f.seen[x] = true
-	f.list = append(f.list, x)
-}
-
-// drop forgets what is about some objects.
-func (f *faults) drop(objects map[string]bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.list = slices.DeleteFunc(f.list, func(x Fault) bool { return objects[x.Object] })
-}
-
-func (f *faults) all() []Fault {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	out := slices.Clone(f.list)
-	slices.SortFunc(out, func(a, b Fault) int {
-		return cmp.Or(cmp.Compare(a.Embassy, b.Embassy), cmp.Compare(a.Object, b.Object))
-	})
-	return out
-}
 
 // errSize is an object of another length than its pack's class makes it.
 var errSize = errors.New("wrong size")
@@ -85,26 +23,30 @@ var errPadding = errors.New("padding is not zero")
 // hedge is how long a share may take before another embassy is asked as well.
 const hedge = 4 * time.Second
 
-// fetcher gets packs from any k embassies and says which of them gave what they should not.
+// Fetcher gets packs from any k embassies and says which of them gave what they should not. It is safe for concurrent
+// use, each call with buffers of its own.
 //
 // A share is not hashed on its way when all goes well: the pack authenticates every byte of itself, so hashing each
 // share would be a second walk over the same bytes. Only when a pack does not open are its shares held against their
 // names, which is what finds the embassy at fault.
-type fetcher struct {
-	reg    *Register
-	sites  []*site
-	opener *pack.Opener // nil: index packs only
-	faults *faults
-	coders sync.Map // [2]int{k, n} -> *shard.Coder
+type Fetcher struct {
+	Register *Register
+	Sites    Sites
+	Opener   *pack.Opener // nil: index packs only
+	Faults   *Faults      // takes what was given wrong
+	coders   sync.Map     // [2]int{k, n} -> *shard.Coder
 }
 
-// buffers are what one goroutine needs to fetch packs, used again for each.
-type buffers struct {
+// Buffers are what one goroutine needs to fetch packs, used again for each. The zero value is ready.
+type Buffers struct {
 	sealed  []byte // k shares side by side
 	joined  []byte // the pack, where its shares had to be joined
 	spare   []byte // a share of no place in sealed
 	payload []byte
 }
+
+// Keep leaves the payload that was opened last to the caller: the next one comes in memory of its own.
+func (b *Buffers) Keep() { b.payload = nil }
 
 // share is one embassy's answer, unmasked.
 type share struct {
@@ -113,11 +55,11 @@ type share struct {
 	err    error
 }
 
-// open returns the payload of a pack, in b's memory. The error is ErrDamaged when too few good shares are left, and
+// Open returns the payload of a pack, in b's memory: the next call with it overwrites it. The error is ErrDamaged when too few good shares are left, and
 // ErrTooFew when too few embassies answer to tell.
-func (f *fetcher) open(ctx context.Context, b *buffers, ref *snapshot.PackRef) ([]byte, error) {
-	if len(ref.Shares) != len(f.sites) || int(ref.N) != len(f.sites) {
-		return nil, fmt.Errorf("pack %s: made for %d embassies, the register has %d", ref.ID, ref.N, len(f.sites))
+func (f *Fetcher) Open(ctx context.Context, b *Buffers, ref *snapshot.PackRef) ([]byte, error) {
+	if len(ref.Shares) != len(f.Sites) || int(ref.N) != len(f.Sites) {
+		return nil, fmt.Errorf("pack %s: made for %d embassies, the register has %d", ref.ID, ref.N, len(f.Sites))
 	}
 	try := f.newAttempt(ctx, b, ref)
 	defer try.end()
@@ -146,39 +88,26 @@ func (f *fetcher) open(ctx context.Context, b *buffers, ref *snapshot.PackRef) (
 	}
 }
 
-// indexPack returns what an index pack says.
-func (f *fetcher) indexPack(ctx context.Context, b *buffers, ref *snapshot.PackRef) ([]snapshot.IndexedPack, error) {
-	payload, err := f.open(ctx, b, ref)
-	if err != nil {
-		return nil, err
-	}
-	body, err := pack.UnpadPayload(payload)
-	if err != nil {
-		return nil, err
-	}
-	return snapshot.ParseIndex(body)
-}
-
-func (f *fetcher) unseal(b *buffers, ref *snapshot.PackRef, sealed []byte) ([]byte, error) {
+func (f *Fetcher) unseal(b *Buffers, ref *snapshot.PackRef, sealed []byte) ([]byte, error) {
 	if cap(b.payload) < ref.Class.Size() {
 		b.payload = make([]byte, 0, ref.Class.Size())
 	}
-	m := f.reg.metaOf(ref)
+	m := f.Register.MetaOf(ref)
 	if ref.Kind == pack.Index {
-		return pack.OpenIndex(b.payload[:0], &f.reg.IndexKey, m, sealed)
+		return pack.OpenIndex(b.payload[:0], &f.Register.IndexKey, m, sealed)
 	}
-	if f.opener == nil {
+	if f.Opener == nil {
 		return nil, errors.New("no key that opens")
 	}
-	return f.opener.Open(b.payload[:0], m, sealed)
+	return f.Opener.Open(b.payload[:0], m, sealed)
 }
 
 // attempt is the state of getting one pack.
 type attempt struct {
-	f     *fetcher
+	f     *Fetcher
 	ctx   context.Context
 	stop  context.CancelFunc
-	b     *buffers
+	b     *Buffers
 	ref   *snapshot.PackRef
 	size  int // of a share
 	order []int
@@ -193,15 +122,15 @@ type attempt struct {
 	spared bool // the spare buffer is in use
 }
 
-func (f *fetcher) newAttempt(ctx context.Context, b *buffers, ref *snapshot.PackRef) *attempt {
-	a := &attempt{f: f, b: b, ref: ref, size: shard.Size(ref.Class.Size(), int(ref.K)), in: make(chan share, len(f.sites))}
+func (f *Fetcher) newAttempt(ctx context.Context, b *Buffers, ref *snapshot.PackRef) *attempt {
+	a := &attempt{f: f, b: b, ref: ref, size: shard.Size(ref.Class.Size(), int(ref.K)), in: make(chan share, len(f.Sites))}
 	a.ctx, a.stop = context.WithCancel(ctx)
 	if need := a.size * int(ref.K); cap(b.sealed) < need {
 		b.sealed = make([]byte, need)
 	}
-	for _, s := range f.sites { // shares of the pack's own bytes first: joining them is free
-		if s.up() {
-			a.order = append(a.order, s.share)
+	for _, s := range f.Sites { // shares of the pack's own bytes first: joining them is free
+		if s.Up() {
+			a.order = append(a.order, s.Share)
 		}
 	}
 	return a
@@ -225,10 +154,10 @@ func (a *attempt) gather() error {
 			a.start()
 		}
 		if a.busy == 0 {
-			if err := enough(a.f.sites, k); err != nil {
+			if err := a.f.Sites.Enough(k); err != nil {
 				return err
 			}
-			if silent := a.silent + len(a.f.sites) - len(a.order); a.silent > 0 && len(a.good)+silent >= k {
+			if silent := a.silent + len(a.f.Sites) - len(a.order); a.silent > 0 && len(a.good)+silent >= k {
 				return fmt.Errorf("%w: pack %s: %d good shares of %d needed, and %d embassies did not answer: %w", ErrTooFew, a.ref.ID, len(a.good), k, silent, a.why)
 			}
 			return fmt.Errorf("%w: pack %s: %d good shares of %d needed", ErrDamaged, a.ref.ID, len(a.good), k)
@@ -254,7 +183,7 @@ func (a *attempt) gather() error {
 
 // take sorts an answer.
 func (a *attempt) take(s share) {
-	site := a.f.sites[s.number]
+	site := a.f.Sites[s.number]
 	switch {
 	case errors.Is(s.err, fs.ErrNotExist):
 		a.blame(s.number, "missing")
@@ -263,12 +192,12 @@ func (a *attempt) take(s share) {
 	case s.err != nil:
 		a.blame(s.number, s.err.Error())
 		a.silent, a.why = a.silent+1, s.err
-		site.strike(fmt.Errorf("reading object %s: %w", a.ref.Shares[s.number], s.err))
+		site.Strike(fmt.Errorf("reading object %s: %w", a.ref.Shares[s.number], s.err))
 		return
 	default:
 		a.good = append(a.good, s)
 	}
-	site.answered()
+	site.Answered()
 }
 
 // start asks the next embassy. Shares of the pack's own bytes go straight to their place in the pack's buffer, every
@@ -290,20 +219,20 @@ func (a *attempt) start() {
 		}
 	}
 	go func() {
-		s := a.f.sites[n]
+		s := a.f.Sites[n]
 		data, err := s.Objects.Get(a.ctx, a.ref.Shares[n], dst)
 		if err == nil && len(data) != a.size {
 			err = errSize
 		}
 		if err == nil {
-			shard.Mask(s.mask, a.ref.ID, n, data)
+			shard.Mask(s.Mask, a.ref.ID, n, data)
 		}
 		a.in <- share{n, data, err}
 	}()
 }
 
 func (a *attempt) blame(n int, what string) {
-	a.f.faults.add(Fault{a.f.sites[n].Name, a.ref.Shares[n].String(), what})
+	a.f.Faults.Add(Fault{a.f.Sites[n].Name, a.ref.Shares[n].String(), what})
 }
 
 // join puts the shares together. Joining shares of the pack's own bytes costs nothing.
@@ -330,7 +259,7 @@ func (a *attempt) join() ([]byte, error) {
 }
 
 // coder returns the coder of k and n. It keeps what it found out about joining without some shares.
-func (f *fetcher) coder(k, n int) (*shard.Coder, error) {
+func (f *Fetcher) coder(k, n int) (*shard.Coder, error) {
 	if c, ok := f.coders.Load([2]int{k, n}); ok {
 		return c.(*shard.Coder), nil
 	}
@@ -365,7 +294,7 @@ func (a *attempt) discardBad() bool {
 	var keep []share
 	for _, s := range a.good {
 		data := slices.Clone(s.data)
-		shard.Mask(a.f.sites[s.number].mask, a.ref.ID, s.number, data)
+		shard.Mask(a.f.Sites[s.number].Mask, a.ref.ID, s.number, data)
 		if shard.Root(data) == a.ref.Shares[s.number] {
 			keep = append(keep, s)
 			continue

@@ -24,7 +24,7 @@ type history struct {
 	dir     string
 	last    uint64
 	lag     map[int]uint64 // share -> the sequence after which this site lacks heads
-	faults  *faults        // heads that are not what they should be
+	faults  *Faults        // heads that are not what they should be
 	fork    uint64         // the first number that two heads claim; 0 while there is none
 	forked  error          // who holds the other
 }
@@ -32,7 +32,7 @@ type history struct {
 // openHistory reads what is kept locally; sync brings it up to date. The local copy counts as far as it is without a
 // gap and its newest head is whole: what lies behind comes from the embassies again.
 func openHistory(reg *Register, trusted []ed25519.PublicKey) (*history, error) {
-	h := &history{reg: reg, trusted: trusted, dir: filepath.Join(reg.Dir, "heads"), lag: map[int]uint64{}, faults: &faults{}}
+	h := &history{reg: reg, trusted: trusted, dir: filepath.Join(reg.Dir, "heads"), lag: map[int]uint64{}, faults: &Faults{}}
 	if err := durable.MkdirAll(h.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -120,7 +120,7 @@ func (h *history) accept(b []byte) (*snapshot.Head, error) {
 // answer is down; one that shows something else than a head of this register is at fault and is passed over; two
 // heads for one place, both signed by an agent, are a fork, which is noted and left to whoever asked. With quick, sites
 // are asked only for the end of the chain.
-func (h *history) sync(ctx context.Context, sites []*site, need int, quick bool) error {
+func (h *history) sync(ctx context.Context, sites Sites, need int, quick bool) error {
 	lists := make([][]ledger.RecordInfo, len(sites))
 	from := make([]uint64, len(sites))
 	var all sync.WaitGroup
@@ -135,7 +135,7 @@ func (h *history) sync(ctx context.Context, sites []*site, need int, quick bool)
 				list, err = listHeads(ctx, s, h.reg.ID, 0)
 			}
 			if err != nil {
-				s.fail(fmt.Errorf("listing heads: %w", err))
+				s.Fail(fmt.Errorf("listing heads: %w", err))
 			}
 			lists[i] = list
 		})
@@ -144,14 +144,14 @@ func (h *history) sync(ctx context.Context, sites []*site, need int, quick bool)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := enough(sites, need); err != nil {
+	if err := sites.Enough(need); err != nil {
 		return err
 	}
 	if err := h.mergeAll(ctx, sites, lists); err != nil {
 		return err
 	}
 	for i, s := range sites {
-		if s.up() {
+		if s.Up() {
 			h.lag[i] = h.lagOf(lists[i], from[i])
 		}
 	}
@@ -160,12 +160,12 @@ func (h *history) sync(ctx context.Context, sites []*site, need int, quick bool)
 
 // mergeAll goes through the lists until none brings the chain further: what one site lacks in the middle, another
 // may have.
-func (h *history) mergeAll(ctx context.Context, sites []*site, lists [][]ledger.RecordInfo) error {
+func (h *history) mergeAll(ctx context.Context, sites Sites, lists [][]ledger.RecordInfo) error {
 	rest := slices.Clone(lists)
 	for {
 		before := h.last
 		for i, s := range sites {
-			if !s.up() {
+			if !s.Up() {
 				continue
 			}
 			var err error
@@ -191,7 +191,7 @@ func (h *history) lagOf(list []ledger.RecordInfo, after uint64) uint64 {
 }
 
 // listHeads pages through the heads that a site holds.
-func listHeads(ctx context.Context, s *site, register [16]byte, after uint64) ([]ledger.RecordInfo, error) {
+func listHeads(ctx context.Context, s *Site, register [16]byte, after uint64) ([]ledger.RecordInfo, error) {
 	var out []ledger.RecordInfo
 	for {
 		page, err := s.Records.ListRecords(ctx, ledger.Head, register, after)
@@ -211,7 +211,7 @@ func listHeads(ctx context.Context, s *site, register [16]byte, after uint64) ([
 
 // merge takes over the heads of one site that are not known yet, compares those that are, and returns the part of
 // the list behind a gap.
-func (h *history) merge(ctx context.Context, s *site, list []ledger.RecordInfo) ([]ledger.RecordInfo, error) {
+func (h *history) merge(ctx context.Context, s *Site, list []ledger.RecordInfo) ([]ledger.RecordInfo, error) {
 	for i, r := range list {
 		seq := r.Slot.Sequence
 		if seq > h.last+1 {
@@ -253,19 +253,19 @@ func (h *history) holdsAt(seq uint64, hash [32]byte) (bool, error) {
 }
 
 // take fetches a head that is new or differs from the one that is known.
-func (h *history) take(ctx context.Context, s *site, r ledger.RecordInfo) error {
+func (h *history) take(ctx context.Context, s *Site, r ledger.RecordInfo) error {
 	seq := r.Slot.Sequence
-	blame := func(what string) { h.faults.add(Fault{s.Name, fmt.Sprintf("head %d", seq), what}) }
+	blame := func(what string) { h.faults.Add(Fault{s.Name, fmt.Sprintf("head %d", seq), what}) }
 	b, err := s.Records.GetRecord(ctx, r.Slot)
 	if err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		blame(err.Error())
-		s.strike(fmt.Errorf("reading head %d: %w", seq, err))
+		s.Strike(fmt.Errorf("reading head %d: %w", seq, err))
 		return nil
 	}
-	s.answered()
+	s.Answered()
 	if sha256.Sum256(b) != r.Hash {
 		blame("wrong bytes")
 		return nil
@@ -312,10 +312,10 @@ func (h *history) undisputed() {
 }
 
 // publish gives every site that is up the heads it lacks, up to the newest.
-func (h *history) publish(ctx context.Context, sites []*site) {
+func (h *history) publish(ctx context.Context, sites Sites) {
 	var all sync.WaitGroup
 	for i, s := range sites {
-		if !s.up() {
+		if !s.Up() {
 			continue
 		}
 		all.Go(func() {
@@ -325,7 +325,7 @@ func (h *history) publish(ctx context.Context, sites []*site) {
 					err = s.Records.PutRecord(ctx, h.slot(seq), b)
 				}
 				if err != nil {
-					s.fail(fmt.Errorf("storing head %d: %w", seq, err))
+					s.Fail(fmt.Errorf("storing head %d: %w", seq, err))
 					return
 				}
 			}
@@ -333,7 +333,7 @@ func (h *history) publish(ctx context.Context, sites []*site) {
 	}
 	all.Wait()
 	for i, s := range sites {
-		if s.up() {
+		if s.Up() {
 			h.lag[i] = h.last
 		}
 	}

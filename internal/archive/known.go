@@ -245,7 +245,7 @@ func (k *known) journal(yield func(snapshot.IndexedPack) error) error {
 // resume takes up the journal of an interrupted run. A pack that fewer than k of the sites hold is forgotten, and its
 // chunks are sent again; a share that only some sites lack is left for repair, as long as k sites lack none: fewer
 // could not be said to hold the snapshot.
-func (k *known) resume(ctx context.Context, sites []*site) error {
+func (k *known) resume(ctx context.Context, sites Sites) error {
 	if _, err := os.Stat(k.path); errors.Is(err, os.ErrNotExist) {
 		return k.pending.Reset()
 	}
@@ -260,7 +260,7 @@ func (k *known) resume(ctx context.Context, sites []*site) error {
 	return kept.Commit()
 }
 
-func (k *known) resumeInto(ctx context.Context, kept io.Writer, sites []*site) error {
+func (k *known) resumeInto(ctx context.Context, kept io.Writer, sites Sites) error {
 	if err := k.pending.Reset(); err != nil {
 		return err
 	}
@@ -286,7 +286,7 @@ func (k *known) resumeInto(ctx context.Context, kept io.Writer, sites []*site) e
 }
 
 // takeUp decides about a batch of packs of the journal.
-func (k *known) takeUp(ctx context.Context, kept io.Writer, sites []*site, batch []snapshot.IndexedPack) error {
+func (k *known) takeUp(ctx context.Context, kept io.Writer, sites Sites, batch []snapshot.IndexedPack) error {
 	batch = slices.DeleteFunc(batch, func(p snapshot.IndexedPack) bool {
 		_, done := k.committed.Pack(p.Ref.ID) // a head names it: the run ended between its head and its journal
 		r := &p.Ref
@@ -301,7 +301,7 @@ func (k *known) takeUp(ctx context.Context, kept io.Writer, sites []*site, batch
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := enough(sites, k.reg.K); err != nil {
+	if err := sites.Enough(k.reg.K); err != nil {
 		return err
 	}
 	for _, p := range batch {
@@ -320,11 +320,11 @@ func (k *known) takeUp(ctx context.Context, kept io.Writer, sites []*site, batch
 }
 
 // accept counts who lacks a share of a pack, and reports whether the pack can stay.
-func (k *known) accept(sites []*site, ref *snapshot.PackRef, lacking []map[shard.Name]bool) bool {
+func (k *known) accept(sites Sites, ref *snapshot.PackRef, lacking []map[shard.Name]bool) bool {
 	have, whole := 0, 0
 	partly := slices.Clone(k.partly)
 	for i, s := range sites {
-		if !s.up() {
+		if !s.Up() {
 			continue
 		}
 		if lacking[i][ref.Shares[i]] {
@@ -340,7 +340,7 @@ func (k *known) accept(sites []*site, ref *snapshot.PackRef, lacking []map[shard
 		return false
 	}
 	for i, s := range sites {
-		if s.up() && lacking[i][ref.Shares[i]] {
+		if s.Up() && lacking[i][ref.Shares[i]] {
 			k.absent[ref.Shares[i]] = true
 			k.gaps++
 		}
@@ -352,16 +352,16 @@ func (k *known) accept(sites []*site, ref *snapshot.PackRef, lacking []map[shard
 }
 
 // missingShares asks a site which shares of the packs it lacks. A site that does not answer is down.
-func missingShares(ctx context.Context, s *site, packs []snapshot.IndexedPack) map[shard.Name]bool {
+func missingShares(ctx context.Context, s *Site, packs []snapshot.IndexedPack) map[shard.Name]bool {
 	out := map[shard.Name]bool{}
 	var names []shard.Name
 	ask := func() {
-		if len(names) == 0 || !s.up() {
+		if len(names) == 0 || !s.Up() {
 			return
 		}
 		missing, err := s.Objects.Check(ctx, names, false)
 		if err != nil {
-			s.fail(fmt.Errorf("asking for objects: %w", err))
+			s.Fail(fmt.Errorf("asking for objects: %w", err))
 			return
 		}
 		for _, m := range missing {
@@ -370,10 +370,10 @@ func missingShares(ctx context.Context, s *site, packs []snapshot.IndexedPack) m
 		names = names[:0]
 	}
 	for _, p := range packs {
-		if s.share < len(p.Ref.Shares) {
-			names = append(names, p.Ref.Shares[s.share])
+		if s.Share < len(p.Ref.Shares) {
+			names = append(names, p.Ref.Shares[s.Share])
 		}
-		if len(names) == objectBatch {
+		if len(names) == Batch {
 			ask()
 		}
 	}

@@ -102,8 +102,8 @@ func (r *run) replaced(ctx context.Context, lost lostPacks) (lostPacks, error) {
 // snapshot's references, which no other pack replaces.
 func (r *run) readable(ctx context.Context, lost lostPacks) (known, tables map[pack.ID]bool, err error) {
 	known, tables = map[pack.ID]bool{}, map[pack.ID]bool{}
-	f := &fetcher{reg: r.reg, sites: r.sites, faults: &faults{}}
-	var b buffers
+	f := &Fetcher{Register: r.reg, Sites: r.sites, Faults: &Faults{}}
+	var b Buffers
 	for seq := uint64(1); seq <= r.history.last; seq++ {
 		head, err := r.history.head(seq)
 		if err != nil {
@@ -120,7 +120,7 @@ func (r *run) readable(ctx context.Context, lost lostPacks) (known, tables map[p
 			if tables[ref.ID] = true; lost[ref.ID] {
 				continue
 			}
-			packs, err := f.indexPack(ctx, &b, ref)
+			packs, err := readIndex(ctx, f, &b, ref)
 			if err != nil {
 				return nil, nil, err
 			}

@@ -119,7 +119,7 @@ func (r *run) inherits(ctx context.Context, refs *snapshot.References) bool {
 
 // newestNeeds reads at the embassies what the newest snapshot needs, its own packs included.
 func (r *run) newestNeeds(ctx context.Context, total uint64) (out snapshot.Numbers, ok bool) {
-	f := &fetcher{reg: r.reg, sites: r.sites, faults: &faults{}}
+	f := &Fetcher{Register: r.reg, Sites: r.sites, Faults: &Faults{}}
 	before := total
 	for seq := r.history.last; seq > 0; seq-- {
 		h, err := r.history.head(seq)
@@ -130,7 +130,7 @@ func (r *run) newestNeeds(ctx context.Context, total uint64) (out snapshot.Numbe
 		if len(h.References) == 0 {
 			continue
 		}
-		refs, err := f.readReferences(ctx, &buffers{}, h, before)
+		refs, err := readReferences(ctx, f, &Buffers{}, h, before)
 		if err != nil {
 			return out, false
 		}
@@ -162,8 +162,8 @@ func (r *run) keepNeeds(head *snapshot.Head) error {
 var ErrReferences = errors.New("what a snapshot needs cannot be read")
 
 // readReferences opens the references of a head that has some.
-func (f *fetcher) readReferences(ctx context.Context, b *buffers, h *snapshot.Head, before uint64) (*snapshot.References, error) {
-	refs, err := f.openReferences(ctx, b, h, before)
+func readReferences(ctx context.Context, f *Fetcher, b *Buffers, h *snapshot.Head, before uint64) (*snapshot.References, error) {
+	refs, err := openReferences(ctx, f, b, h, before)
 	switch {
 	case err == nil || ctx.Err() != nil || errors.Is(err, ErrTooFew):
 		return refs, err
@@ -172,8 +172,8 @@ func (f *fetcher) readReferences(ctx context.Context, b *buffers, h *snapshot.He
 	}
 }
 
-func (f *fetcher) openReferences(ctx context.Context, b *buffers, h *snapshot.Head, before uint64) (*snapshot.References, error) {
-	payload, err := f.open(ctx, b, &h.References[0])
+func openReferences(ctx context.Context, f *Fetcher, b *Buffers, h *snapshot.Head, before uint64) (*snapshot.References, error) {
+	payload, err := f.Open(ctx, b, &h.References[0])
 	if err != nil {
 		return nil, err
 	}

@@ -27,27 +27,27 @@ func noteKinds(kind snapshot.NoteKind) (pack.Kind, ledger.RecordKind) {
 	return pack.Cut, ledger.CutRecord
 }
 
-func (r *Register) ownNoteMeta(kind snapshot.NoteKind, seq uint64) pack.Meta {
+func ownNoteMeta(r *Register, kind snapshot.NoteKind, seq uint64) pack.Meta {
 	sealed, _ := noteKinds(kind)
 	m := pack.Meta{State: r.State, Register: [16]byte(r.ID), Kind: sealed}
 	binary.BigEndian.PutUint64(m.ID[8:], seq)
 	return m
 }
 
-func (r *Register) noteSlot(kind snapshot.NoteKind, seq uint64) ledger.Slot {
+func noteSlot(r *Register, kind snapshot.NoteKind, seq uint64) ledger.Slot {
 	_, record := noteKinds(kind)
 	return ledger.Slot{Kind: record, Register: [16]byte(r.ID), Sequence: seq}
 }
 
 // makeNote seals and signs what a note says.
 func makeNote(reg *Register, agent *Agent, kind snapshot.NoteKind, seq uint64, plain []byte) (*snapshot.Note, error) {
-	sealed, err := pack.SealNote(rand.Reader, &reg.IndexKey, reg.ownNoteMeta(kind, seq), plain)
+	sealed, err := pack.SealNote(rand.Reader, &reg.IndexKey, ownNoteMeta(reg, kind, seq), plain)
 	if err != nil {
 		return nil, err
 	}
 	n := &snapshot.Note{
 		Kind: kind, Version: snapshot.NoteVersion, State: reg.State, Register: [16]byte(reg.ID), Sequence: seq, Content: sealed,
-		CharterVersion: agent.CharterNumber, CharterHash: agent.CharterHash, Time: agent.now().UnixNano(),
+		CharterVersion: agent.CharterNumber, CharterHash: agent.CharterHash, Time: agent.Now().UnixNano(),
 	}
 	n.Sign(agent.Key)
 	return n, n.Check()
@@ -68,7 +68,7 @@ func openNote(reg *Register, agent *Agent, kind snapshot.NoteKind, seq uint64, r
 	}
 	var plain []byte
 	if err == nil {
-		plain, err = pack.OpenNote(&reg.IndexKey, reg.ownNoteMeta(kind, seq), n.Content)
+		plain, err = pack.OpenNote(&reg.IndexKey, ownNoteMeta(reg, kind, seq), n.Content)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s %d: %w: %w", kind, seq, ErrDamaged, err)
@@ -86,7 +86,7 @@ type NotesFound struct {
 
 // FindNotes asks all embassies for notes that are not known. Who does not answer is down, and fails nothing.
 func FindNotes(ctx context.Context, reg *Register, agent *Agent, kind snapshot.NoteKind, known map[uint64][]byte) (*NotesFound, error) {
-	sites, out := reg.sites(), &NotesFound{Records: map[uint64][]byte{}}
+	sites, out := reg.Sites(), &NotesFound{Records: map[uint64][]byte{}}
 	lists := listNotes(ctx, reg, kind, sites)
 	numbers := map[uint64]bool{}
 	for _, list := range lists {
@@ -97,14 +97,14 @@ func FindNotes(ctx context.Context, reg *Register, agent *Agent, kind snapshot.N
 			}
 		}
 	}
-	var f faults
+	var f Faults
 	newest := slices.SortedFunc(maps.Keys(numbers), func(a, b uint64) int { return int(int64(b) - int64(a)) })
 	for _, seq := range newest[:min(len(newest), maxNotes)] {
 		for i, s := range sites {
-			if _, ok := lists[i][seq]; !ok || !s.up() {
+			if _, ok := lists[i][seq]; !ok || !s.Up() {
 				continue
 			}
-			raw, err := s.Records.GetRecord(ctx, reg.noteSlot(kind, seq))
+			raw, err := s.Records.GetRecord(ctx, noteSlot(reg, kind, seq))
 			if err == nil {
 				_, _, err = openNote(reg, agent, kind, seq, raw)
 			}
@@ -112,15 +112,15 @@ func FindNotes(ctx context.Context, reg *Register, agent *Agent, kind snapshot.N
 				out.Records[seq] = raw
 				break
 			}
-			f.add(Fault{s.Name, recordName(reg.noteSlot(kind, seq)), err.Error()})
+			f.Add(Fault{s.Name, RecordName(noteSlot(reg, kind, seq)), err.Error()})
 		}
 	}
-	out.Faults, out.Down = f.all(), downs(sites)
+	out.Faults, out.Down = f.All(), sites.Down()
 	return out, context.Cause(ctx)
 }
 
 // listNotes returns for each site the numbers of the notes that it shows, and their hashes.
-func listNotes(ctx context.Context, reg *Register, kind snapshot.NoteKind, sites []*site) []map[uint64][32]byte {
+func listNotes(ctx context.Context, reg *Register, kind snapshot.NoteKind, sites Sites) []map[uint64][32]byte {
 	_, record := noteKinds(kind)
 	lists := make([]map[uint64][32]byte, len(sites))
 	var all sync.WaitGroup
@@ -130,7 +130,7 @@ func listNotes(ctx context.Context, reg *Register, kind snapshot.NoteKind, sites
 			for after := uint64(0); ; {
 				page, err := s.Records.ListRecords(ctx, record, [16]byte(reg.ID), after)
 				if err != nil {
-					s.fail(fmt.Errorf("listing %ss: %w", kind, err))
+					s.Fail(fmt.Errorf("listing %ss: %w", kind, err))
 					return
 				}
 				if len(page) == 0 || page[len(page)-1].Slot.Sequence <= after {
@@ -151,11 +151,11 @@ func listNotes(ctx context.Context, reg *Register, kind snapshot.NoteKind, sites
 // PublishNotes gives each embassy those notes of a register that it lacks, and returns who holds all of them, proven by
 // receipts. Fewer than k are ErrTooFew, with those who do.
 func PublishNotes(ctx context.Context, reg *Register, kind snapshot.NoteKind, records map[uint64][]byte) (hold []string, down []Down, err error) {
-	sites := reg.sites()
+	sites := reg.Sites()
 	lists := listNotes(ctx, reg, kind, sites)
 	var all sync.WaitGroup
 	for i, s := range sites {
-		if !s.up() {
+		if !s.Up() {
 			continue
 		}
 		all.Go(func() {
@@ -164,15 +164,15 @@ func PublishNotes(ctx context.Context, reg *Register, kind snapshot.NoteKind, re
 				if _, ok := lists[i][seq]; ok {
 					continue
 				}
-				if err := s.Records.PutRecord(ctx, reg.noteSlot(kind, seq), records[seq]); err != nil {
-					s.fail(fmt.Errorf("storing %s: %w", recordName(reg.noteSlot(kind, seq)), err))
+				if err := s.Records.PutRecord(ctx, noteSlot(reg, kind, seq), records[seq]); err != nil {
+					s.Fail(fmt.Errorf("storing %s: %w", RecordName(noteSlot(reg, kind, seq)), err))
 					return
 				}
-				put = append(put, reg.noteSlot(kind, seq))
+				put = append(put, noteSlot(reg, kind, seq))
 			}
-			for batch := range slices.Chunk(put, objectBatch/4) {
+			for batch := range slices.Chunk(put, Batch/4) {
 				if _, err := s.Records.Receipts(ctx, nil, batch); err != nil {
-					s.fail(fmt.Errorf("receipts of %ss: %w", kind, err))
+					s.Fail(fmt.Errorf("receipts of %ss: %w", kind, err))
 					return
 				}
 			}
@@ -182,8 +182,8 @@ func PublishNotes(ctx context.Context, reg *Register, kind snapshot.NoteKind, re
 	if ctx.Err() != nil {
 		return nil, nil, context.Cause(ctx)
 	}
-	for _, s := range up(sites) {
+	for _, s := range sites.Up() {
 		hold = append(hold, s.Name)
 	}
-	return hold, downs(sites), enough(sites, reg.K)
+	return hold, sites.Down(), sites.Enough(reg.K)
 }

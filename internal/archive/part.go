@@ -32,16 +32,16 @@ var errNoPart = errors.New("no part to be had")
 // fetches leaves, holds each against its share's name, and keeps them.
 type partReader struct {
 	ctx    context.Context
-	f      *fetcher
+	f      *Fetcher
 	ref    *snapshot.PackRef
 	size   int64 // of a share
 	proofs map[int][][32]byte
 	leaves map[int64][]byte // by first byte in the shares side by side
 }
 
-// part prepares to read some chunks of a pack, and fetches all that they need. It returns errNoPart when that cannot
+// readPart prepares to read some chunks of a pack, and fetches all that they need. It returns errNoPart when that cannot
 // be done.
-func (f *fetcher) part(ctx context.Context, ref *snapshot.PackRef, entries []pack.Entry) (*partReader, error) {
+func readPart(ctx context.Context, f *Fetcher, ref *snapshot.PackRef, entries []pack.Entry) (*partReader, error) {
 	p := &partReader{
 		ctx: ctx, f: f, ref: ref, size: int64(shard.Size(ref.Class.Size(), int(ref.K))),
 		proofs: map[int][][32]byte{}, leaves: map[int64][]byte{},
@@ -82,9 +82,9 @@ func (p *partReader) fetch(off, end int64) error {
 
 // fetchRun brings a run of leaves of one share, checked and unmasked.
 func (p *partReader) fetchRun(share int, from, to int64) error {
-	s := p.f.sites[share]
+	s := p.f.Sites[share]
 	source, ok := s.Objects.(Ranges)
-	if !ok || !s.up() {
+	if !ok || !s.Up() {
 		return errNoPart
 	}
 	name := p.ref.Shares[share]
@@ -102,7 +102,7 @@ func (p *partReader) fetchRun(share int, from, to int64) error {
 	if shard.VerifyRange(name, p.size, int(from/shard.LeafSize), data, p.proofs[share]) != nil {
 		return errNoPart
 	}
-	shard.MaskAt(s.mask, p.ref.ID, share, from, data)
+	shard.MaskAt(s.Mask, p.ref.ID, share, from, data)
 	for at := from; at < to; at += shard.LeafSize {
 		p.leaves[int64(share)*p.size+at] = data[at-from : min(at-from+shard.LeafSize, int64(len(data)))]
 	}
@@ -128,7 +128,7 @@ func (p *partReader) ReadAt(b []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// stored returns the stored bytes of one chunk that part was asked for.
+// stored returns the stored bytes of one chunk that readPart was asked for.
 func (p *partReader) stored(dst []byte, e pack.Entry) ([]byte, error) {
-	return p.f.opener.OpenAt(dst, p.f.reg.metaOf(p.ref), p, int(e.Offset), int(e.Stored))
+	return p.f.Opener.OpenAt(dst, p.f.Register.MetaOf(p.ref), p, int(e.Offset), int(e.Stored))
 }

@@ -54,7 +54,7 @@ func ProposeRelease(ctx context.Context, reg *Register, agent *Agent, snapshots 
 }
 
 func release(ctx context.Context, reg *Register, agent *Agent, snapshots []uint64, propose bool) (*Release, error) {
-	r, err := openRun(ctx, reg, agent, reg.sites(), whole)
+	r, err := openRun(ctx, reg, agent, reg.Sites(), whole)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func release(ctx context.Context, reg *Register, agent *Agent, snapshots []uint6
 	if err != nil {
 		return nil, err
 	}
-	p := &releasing{run: r, books: b, lost: lost, packs: leavingPacks{}, f: &fetcher{reg: reg, sites: r.sites, faults: r.faults}}
+	p := &releasing{run: r, books: b, lost: lost, packs: leavingPacks{}, f: &Fetcher{Register: reg, Sites: r.sites, Faults: r.faults}}
 	if err := p.collect(ctx, b.standing(snapshots)); err != nil {
 		return nil, err
 	}
@@ -125,7 +125,7 @@ func (b *books) mayGo(snapshots []uint64) error {
 type releasing struct {
 	run   *run
 	books *books
-	f     *fetcher
+	f     *Fetcher
 	lost  lostPacks
 	refs  []snapshot.PackRef
 	packs leavingPacks
@@ -140,7 +140,7 @@ func (p *releasing) collect(ctx context.Context, kept []uint64) error {
 	if err := p.standIns(ctx, &sum.packs); err != nil {
 		return err
 	}
-	var b buffers
+	var b Buffers
 	for i := range p.books.heads {
 		x := &p.books.heads[i]
 		if len(x.head.References) > 0 && !slices.Contains(sum.told, x.head.Sequence) {
@@ -161,7 +161,7 @@ func (p *releasing) collect(ctx context.Context, kept []uint64) error {
 }
 
 // collectHead takes the packs of one head that are not needed, and its index packs when none of them is.
-func (p *releasing) collectHead(ctx context.Context, b *buffers, x *bookHead, needed *snapshot.Numbers) error {
+func (p *releasing) collectHead(ctx context.Context, b *Buffers, x *bookHead, needed *snapshot.Numbers) error {
 	packs, err := p.packsOf(ctx, b, x)
 	if err != nil {
 		return err
@@ -184,13 +184,13 @@ func (p *releasing) collectHead(ctx context.Context, b *buffers, x *bookHead, ne
 
 // packsOf reads which packs a head adds, by number; nil where an order removed its index packs, or where they are lost or
 // tell of another number than the head: then nobody knows which packs these are, and none of them goes.
-func (p *releasing) packsOf(ctx context.Context, b *buffers, x *bookHead) (out []snapshot.PackRef, err error) {
+func (p *releasing) packsOf(ctx context.Context, b *Buffers, x *bookHead) (out []snapshot.PackRef, err error) {
 	for i := range x.head.Index {
 		ref := &x.head.Index[i]
 		if p.run.orders.gone(ref) {
 			return nil, nil
 		}
-		packs, err := p.f.indexPack(ctx, b, ref)
+		packs, err := readIndex(ctx, p.f, b, ref)
 		if errors.Is(err, ErrDamaged) {
 			return nil, nil
 		}
@@ -213,7 +213,7 @@ func (p *releasing) standIns(ctx context.Context, needed *snapshot.Numbers) erro
 	if len(p.lost) == 0 {
 		return nil
 	}
-	var b buffers
+	var b Buffers
 	for i := range p.books.heads {
 		x := &p.books.heads[i]
 		if !needed.Any(x.first, x.first+x.own) {
@@ -223,7 +223,7 @@ func (p *releasing) standIns(ctx context.Context, needed *snapshot.Numbers) erro
 			if p.run.orders.gone(&x.head.Index[j]) {
 				continue
 			}
-			packs, err := p.f.indexPack(ctx, &b, &x.head.Index[j])
+			packs, err := readIndex(ctx, p.f, &b, &x.head.Index[j])
 			if errors.Is(err, ErrDamaged) {
 				needed.Add(0, p.books.packs())
 				return nil

@@ -18,7 +18,7 @@ import (
 func (b *bench) streamed(dir string) *archive.Register {
 	reg := b.state.Register(dir)
 	reg.StreamFrom = func(h *snapshot.Head) (uint64, error) {
-		p, err := reg.Position(h)
+		p, err := archive.Position(reg, h)
 		if err != nil {
 			return 0, err
 		}
@@ -81,7 +81,7 @@ func TestAReleaseTakesTheStreamBeforeWhatIsKept(t *testing.T) {
 		t.Fatalf("%d stretches", x.Len())
 	}
 	for i := range 2 {
-		got, err := r.ReadStretch(t.Context(), x, i)
+		got, err := r.Stream().ReadStretch(t.Context(), x, i)
 		check(t, err)
 		if _, want := piece(32 + i); string(got) != string(want) {
 			t.Errorf("stretch %d differs", 32+i)

@@ -78,18 +78,18 @@ func (l *objectLists) names(ref *snapshot.PackRef) bool {
 }
 
 // gatherRemovals asks every site that is up. One that cannot tell is down: what it removes must not be guessed.
-func gatherRemovals(ctx context.Context, reg *Register, sites []*site) (*removals, error) {
+func gatherRemovals(ctx context.Context, reg *Register, sites Sites) (*removals, error) {
 	answers := make([][]Removal, len(sites))
 	var all sync.WaitGroup
 	for i, s := range sites {
 		source, ok := s.Records.(Removals)
-		if !ok || !s.up() {
+		if !ok || !s.Up() {
 			continue
 		}
 		all.Go(func() {
 			var err error
 			if answers[i], err = source.Removals(ctx, [16]byte(reg.ID)); err != nil {
-				s.fail(fmt.Errorf("listing orders: %w", err))
+				s.Fail(fmt.Errorf("listing orders: %w", err))
 			}
 		})
 	}
@@ -97,7 +97,7 @@ func gatherRemovals(ctx context.Context, reg *Register, sites []*site) (*removal
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if err := enough(sites, reg.K); err != nil {
+	if err := sites.Enough(reg.K); err != nil {
 		return nil, err
 	}
 	found := map[[32]byte]*removal{}
@@ -126,7 +126,7 @@ func gatherRemovals(ctx context.Context, reg *Register, sites []*site) (*removal
 }
 
 // load fetches the lists of an order.
-func (o *removal) load(ctx context.Context, sites []*site) error {
+func (o *removal) load(ctx context.Context, sites Sites) error {
 	if o.lists != nil {
 		return nil
 	}
@@ -134,12 +134,12 @@ func (o *removal) load(ctx context.Context, sites []*site) error {
 	got := false
 	for _, i := range o.sites {
 		source, ok := sites[i].Records.(Removals)
-		if !ok || !sites[i].up() {
+		if !ok || !sites[i].Up() {
 			continue
 		}
 		list, err := source.Removed(ctx, o.ID)
 		if err != nil {
-			sites[i].fail(fmt.Errorf("objects of %s: %w", o.Order, err))
+			sites[i].Fail(fmt.Errorf("objects of %s: %w", o.Order, err))
 			continue
 		}
 		lists.of[i], got = list, true
@@ -155,7 +155,7 @@ func (o *removal) load(ctx context.Context, sites []*site) error {
 }
 
 // loadGone fetches what gone needs to tell.
-func (m *removals) loadGone(ctx context.Context, sites []*site) error {
+func (m *removals) loadGone(ctx context.Context, sites Sites) error {
 	if m.loaded {
 		return nil
 	}
@@ -283,7 +283,7 @@ func (r *run) stays(ctx context.Context, k *known, any bool) error {
 // Released returns the snapshots that orders released, with the order of each, as the embassies tell. No key that opens is
 // needed.
 func Released(ctx context.Context, reg *Register) (map[uint64]string, error) {
-	m, err := gatherRemovals(ctx, reg, reg.sites())
+	m, err := gatherRemovals(ctx, reg, reg.Sites())
 	if err != nil {
 		return nil, err
 	}

@@ -23,9 +23,9 @@ import (
 // Reader reads a register's snapshots with its opened key. Close ends it; the key is not kept longer.
 type Reader struct {
 	run     *run
-	fetcher *fetcher
+	fetcher *Fetcher
 	tree    *treeCache
-	streams *streamPacks
+	stream  *StreamReader
 }
 
 // OpenReader brings the local history and index up to date and prepares to read. k embassies must answer.
@@ -37,13 +37,13 @@ func openReader(ctx context.Context, reg *Register, agent *Agent, key *seal.Priv
 	if string(key.Public().Bytes()) != string(reg.Public.Bytes()) {
 		return nil, ErrNotRegister
 	}
-	sites := reg.sites()
+	sites := reg.Sites()
 	r, err := openRunWithout(ctx, reg, agent, sites, undisputed, without)
 	if err != nil {
 		return nil, err
 	}
-	f := &fetcher{reg: reg, sites: sites, opener: pack.NewOpener(key), faults: r.faults}
-	return &Reader{run: r, fetcher: f, tree: newTreeCache(r, f), streams: newStreamPacks(f)}, nil
+	f := &Fetcher{Register: reg, Sites: sites, Opener: pack.NewOpener(key), Faults: r.faults}
+	return &Reader{run: r, fetcher: f, tree: newTreeCache(r, f), stream: NewStreamReader(f, agent)}, nil
 }
 
 // Close releases the index.
@@ -52,11 +52,14 @@ func (r *Reader) Close() { r.run.close() }
 // Register is the register that is read.
 func (r *Reader) Register() *Register { return r.run.reg }
 
+// Stream reads the register's stream, as long as the reader is not closed. Both share what they know of the embassies.
+func (r *Reader) Stream() *StreamReader { return r.stream }
+
 // Faults returns what embassies gave wrong so far, and Down those that could not be asked.
-func (r *Reader) Faults() []Fault { return r.run.faults.all() }
+func (r *Reader) Faults() []Fault { return r.run.faults.All() }
 
 // Down returns the embassies that did not answer.
-func (r *Reader) Down() []Down { return downs(r.run.sites) }
+func (r *Reader) Down() []Down { return r.run.sites.Down() }
 
 // Find returns the head of a snapshot by its number, or the newest for "latest" or nothing.
 // One that was released is ErrReleased, with the order.
@@ -115,9 +118,9 @@ func (h *history) find(name string) (*snapshot.Head, error) {
 
 // Payload opens the sealed part of a head.
 func (r *Reader) Payload(head *snapshot.Head) (*snapshot.Payload, error) {
-	m := r.run.reg.headMeta(head.Sequence)
+	m := headMeta(r.run.reg, head.Sequence)
 	m.K, m.N = head.K, uint8(len(head.Members))
-	plain, err := r.fetcher.opener.OpenMessage(m, head.Manifest)
+	plain, err := r.fetcher.Opener.OpenMessage(m, head.Manifest)
 	if err != nil {
 		return nil, fmt.Errorf("head %d: %w: %w", head.Sequence, ErrDamaged, err)
 	}
@@ -181,7 +184,7 @@ func (r *Reader) Problems(ctx context.Context, p *snapshot.Payload) ([]Problem, 
 // treeCache reads chunks of listings. It keeps the last few chunks and packs open, because neighbours lie in one.
 type treeCache struct {
 	run     *run
-	fetcher *fetcher
+	fetcher *Fetcher
 	mu      sync.Mutex // guards what follows
 	chunks  []openChunk
 	open    []openPack
@@ -193,7 +196,7 @@ type treeCache struct {
 type openPack struct {
 	id      pack.ID
 	payload []byte
-	buffers *buffers
+	buffers *Buffers
 }
 
 // openChunk is a chunk in memory of its own, which nobody writes.
@@ -208,7 +211,7 @@ const (
 	openChunks = 16
 )
 
-func newTreeCache(r *run, f *fetcher) *treeCache {
+func newTreeCache(r *run, f *Fetcher) *treeCache {
 	return &treeCache{run: r, fetcher: f, hasher: r.reg.IDKey.NewHasher(), unpress: pack.NewDecompressor()}
 }
 
@@ -243,7 +246,7 @@ func (t *treeCache) chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := plain(t.hasher, t.unpress, nil, payload, loc.Entry)
+	raw, err := OpenChunk(t.hasher, t.unpress, nil, payload, loc.Entry)
 	if err != nil {
 		return nil, fmt.Errorf("pack %s: %w", loc.Ref.ID, err)
 	}
@@ -262,36 +265,17 @@ func (t *treeCache) payload(ctx context.Context, ref *snapshot.PackRef) ([]byte,
 			return p.payload, nil
 		}
 	}
-	b := &buffers{}
+	b := &Buffers{}
 	if len(t.open) == openPacks {
 		b = t.open[openPacks-1].buffers
 		t.open = t.open[:openPacks-1]
 	}
-	payload, err := t.fetcher.open(ctx, b, ref)
+	payload, err := t.fetcher.Open(ctx, b, ref)
 	if err != nil {
 		return nil, err
 	}
 	t.open = slices.Insert(t.open, 0, openPack{ref.ID, payload, b})
 	return payload, nil
-}
-
-// plain returns a chunk of a payload, checked against its id. The result is in dst's memory or the payload's.
-func plain(h *chunk.Hasher, d *pack.Decompressor, dst, payload []byte, e pack.Entry) ([]byte, error) {
-	end := uint64(e.Offset) + uint64(e.Stored)
-	if end > uint64(len(payload)) {
-		return nil, fmt.Errorf("%w: chunk %s lies behind the end of its pack", ErrDamaged, e.ID)
-	}
-	raw := payload[e.Offset:end]
-	if e.Compressed {
-		var err error
-		if raw, err = d.Decompress(dst[:0], e, raw); err != nil {
-			return nil, fmt.Errorf("%w: chunk %s: %w", ErrDamaged, e.ID, err)
-		}
-	}
-	if h.Sum(raw) != e.ID {
-		return nil, fmt.Errorf("%w: chunk %s has another content: the agent that stored it lied", ErrDamaged, e.ID)
-	}
-	return raw, nil
 }
 
 // RestoreOptions say what a restore writes and how.

@@ -47,13 +47,13 @@ func Rewrite(ctx context.Context, reg *Register, agent *Agent, key *seal.Private
 	if string(key.Public().Bytes()) != string(reg.Public.Bytes()) {
 		return nil, ErrNotRegister
 	}
-	r, err := openRun(ctx, reg, agent, reg.sites(), whole)
+	r, err := openRun(ctx, reg, agent, reg.Sites(), whole)
 	if err != nil {
 		return nil, err
 	}
 	defer r.close()
 	w := &rewriting{run: r, progress: progress, rep: &RewriteReport{}, holders: map[chunk.ID][]int{}}
-	w.fetcher = &fetcher{reg: reg, sites: r.sites, opener: pack.NewOpener(key), faults: r.faults}
+	w.fetcher = &Fetcher{Register: reg, Sites: r.sites, Opener: pack.NewOpener(key), Faults: r.faults}
 	w.reader = &Reader{run: r, fetcher: w.fetcher, tree: newTreeCache(r, w.fetcher)}
 	if w.books, err = r.openBooks(ctx); err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func Rewrite(ctx context.Context, reg *Register, agent *Agent, key *seal.Private
 	if len(w.old) > 0 {
 		err = w.rewrite(ctx)
 	}
-	w.rep.Down, w.rep.Faults = downs(r.sites), r.faults.all()
+	w.rep.Down, w.rep.Faults = r.sites.Down(), r.faults.All()
 	return w.rep, err
 }
 
@@ -73,7 +73,7 @@ type rewriting struct {
 	run      *run
 	books    *books
 	reader   *Reader
-	fetcher  *fetcher
+	fetcher  *Fetcher
 	progress *Progress
 	rep      *RewriteReport
 	live     liveSet
@@ -110,7 +110,7 @@ func (w *rewriting) choose(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var b buffers
+	var b Buffers
 	for i := range w.books.heads {
 		x := &w.books.heads[i]
 		number := x.first
@@ -119,7 +119,7 @@ func (w *rewriting) choose(ctx context.Context) error {
 			if w.run.orders.gone(ref) {
 				continue
 			}
-			packs, err := w.fetcher.indexPack(ctx, &b, ref)
+			packs, err := readIndex(ctx, w.fetcher, &b, ref)
 			if err != nil {
 				return fmt.Errorf("index of snapshot %d: %w", x.head.Sequence, err)
 			}
@@ -261,7 +261,7 @@ func (w *rewriting) rewrite(ctx context.Context) error {
 
 // copyAll stores what is needed of the old packs. One that does not open stays as it is.
 func (w *rewriting) copyAll(ctx context.Context, out *writer) error {
-	var b buffers
+	var b Buffers
 	var raw []byte
 	hasher, unpress := w.run.reg.IDKey.NewHasher(), pack.NewDecompressor()
 	for i := range w.old {
@@ -269,13 +269,13 @@ func (w *rewriting) copyAll(ctx context.Context, out *writer) error {
 		if o.copied = len(o.entries) == 0; o.copied {
 			continue
 		}
-		payload, err := w.fetcher.open(ctx, &b, &o.ref)
+		payload, err := w.fetcher.Open(ctx, &b, &o.ref)
 		if err == nil {
 			for _, e := range o.entries { // the whole pack first: one that lies must not be copied in part
 				if cap(raw) < int(e.Raw) {
 					raw = make([]byte, 0, max(int(e.Raw), chunk.Max))
 				}
-				if _, err = plain(hasher, unpress, raw, payload, e); err != nil {
+				if _, err = OpenChunk(hasher, unpress, raw, payload, e); err != nil {
 					break
 				}
 			}

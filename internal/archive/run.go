@@ -16,14 +16,14 @@ import (
 type run struct {
 	reg     *Register
 	agent   *Agent
-	sites   []*site
+	sites   Sites
 	history *history
 	index   *index.Index
 	numbers *numbering
 	needed  *snapshot.References // by the snapshot that is being made
 	orders  *removals            // what orders remove, or removed
 	without *objectLists
-	faults  *faults
+	faults  *Faults
 	// position is the source's, for the head that is being made; empty where the source has none.
 	position []byte
 	torn     bool // an index pack is lost: the index does not cover every head, and says so
@@ -44,12 +44,12 @@ const batchChunks = 128 << 10
 
 // openRun brings the local copy of a register's history and index up to date. The index is locked first: two runs on
 // one folder would make two heads of one number.
-func openRun(ctx context.Context, reg *Register, agent *Agent, sites []*site, d depth) (*run, error) {
+func openRun(ctx context.Context, reg *Register, agent *Agent, sites Sites, d depth) (*run, error) {
 	return openRunWithout(ctx, reg, agent, sites, d, nil)
 }
 
 // openRunWithout is openRun as it would be had an order removed the listed objects.
-func openRunWithout(ctx context.Context, reg *Register, agent *Agent, sites []*site, d depth, without *objectLists) (*run, error) {
+func openRunWithout(ctx context.Context, reg *Register, agent *Agent, sites Sites, d depth, without *objectLists) (*run, error) {
 	if err := durable.MkdirAll(reg.Dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -95,8 +95,8 @@ func (r *run) open(ctx context.Context) error {
 		return r.catchUp(ctx)
 	}
 	for i, s := range r.sites {
-		if lag := h.lag[i]; s.up() && lag < h.last {
-			r.faults.add(Fault{s.Name, fmt.Sprintf("head %d", lag+1), "missing"})
+		if lag := h.lag[i]; s.Up() && lag < h.last {
+			r.faults.Add(Fault{s.Name, fmt.Sprintf("head %d", lag+1), "missing"})
 		}
 	}
 	// Where a damaged block would only make a backup store a chunk again, it would make a reader take a chunk for lost.
@@ -130,7 +130,7 @@ func (r *run) catchUp(ctx context.Context) error {
 		r.numbers.reset()
 	}
 	c := catcher{
-		run: r, f: &fetcher{reg: r.reg, sites: r.sites, faults: r.faults},
+		run: r, f: &Fetcher{Register: r.reg, Sites: r.sites, Faults: r.faults},
 		add: indexAdder{index: r.index}, covered: r.index.Through(),
 	}
 	start := min(c.covered, r.numbers.through) + 1
@@ -156,8 +156,8 @@ func (r *run) catchUp(ctx context.Context) error {
 // catcher reads index packs into the local index and the numbering.
 type catcher struct {
 	run     *run
-	f       *fetcher
-	b       buffers
+	f       *Fetcher
+	b       Buffers
 	add     indexAdder
 	covered uint64 // heads that the index had before
 	behind  bool   // a head's packs have no numbers yet, so later ones have none either
@@ -175,12 +175,12 @@ func (c *catcher) head(ctx context.Context, seq uint64) error {
 		if r.orders.gone(ref) {
 			continue
 		}
-		packs, err := c.f.indexPack(ctx, &c.b, ref)
+		packs, err := readIndex(ctx, c.f, &c.b, ref)
 		if errors.Is(err, ErrDamaged) {
 			c.behind = true
 			if seq > c.covered {
 				r.torn = true
-				r.faults.add(Fault{"", ref.ID.String(), fmt.Sprintf("index of snapshot %d: %v", seq, err)})
+				r.faults.Add(Fault{"", ref.ID.String(), fmt.Sprintf("index of snapshot %d: %v", seq, err)})
 			}
 			continue
 		}
@@ -230,4 +230,17 @@ func (a *indexAdder) flush() error {
 	err := a.index.Add(a.batch, through)
 	a.batch, a.chunks = nil, 0
 	return err
+}
+
+// readIndex returns what an index pack says.
+func readIndex(ctx context.Context, f *Fetcher, b *Buffers, ref *snapshot.PackRef) ([]snapshot.IndexedPack, error) {
+	payload, err := f.Open(ctx, b, ref)
+	if err != nil {
+		return nil, err
+	}
+	body, err := pack.UnpadPayload(payload)
+	if err != nil {
+		return nil, err
+	}
+	return snapshot.ParseIndex(body)
 }

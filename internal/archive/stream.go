@@ -36,7 +36,7 @@ const (
 )
 
 // MaxStretchData is the most bytes of one stretch: what fits the largest pack however little it can be compressed.
-func MaxStretchData() int { return largest() - 64 }
+func MaxStretchData() int { return pack.Largest(pack.Data) - 64 }
 
 // Stream writes a register's stream to its embassies, stretch by stretch. It is safe for concurrent use, though whoever
 // appends from several sides does not know in which order.
@@ -276,7 +276,7 @@ func (s *Stream) seal(ref *snapshot.PackRef, payload []byte) (parts [][]byte, bu
 		return nil, nil, err
 	}
 	buf = s.borrow(ref.Class)
-	sealed, err := session.Seal(buf, rand.Reader, s.reg.metaOf(ref), payload)
+	sealed, err := session.Seal(buf, rand.Reader, s.reg.MetaOf(ref), payload)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -289,7 +289,7 @@ func (s *Stream) seal(ref *snapshot.PackRef, payload []byte) (parts [][]byte, bu
 	ref.Shares = make([]shard.Name, len(parts))
 	var all sync.WaitGroup
 	for i := range parts {
-		all.Go(func() { ref.Shares[i] = shard.MaskAndHash(s.lanes[i].mask, ref.ID, i, parts[i]) })
+		all.Go(func() { ref.Shares[i] = shard.MaskAndHash(s.lanes[i].Mask, ref.ID, i, parts[i]) })
 	}
 	all.Wait()
 	return parts, buf, nil
@@ -419,7 +419,7 @@ func (s *Stream) Down() []Down {
 }
 
 // Faults returns what embassies gave wrong so far; a fork is among them.
-func (s *Stream) Faults() []Fault { return s.view.faults.all() }
+func (s *Stream) Faults() []Fault { return s.view.faults.All() }
 
 // await waits until ready says so; s.mu is held, also while ready is asked.
 func (s *Stream) await(ctx context.Context, ready func() bool) error {

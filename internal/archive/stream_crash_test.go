@@ -172,7 +172,7 @@ func TestWhatAnInterruptedStreamLeftIsReplaced(t *testing.T) {
 	if x.Len() != 3 || x.At(1).Settled == false || x.At(2).Settled {
 		t.Fatalf("%d stretches", x.Len())
 	}
-	if _, err := r.ReadStretch(t.Context(), x, 2); !errors.Is(err, archive.ErrUnfinished) {
+	if _, err := r.Stream().ReadStretch(t.Context(), x, 2); !errors.Is(err, archive.ErrUnfinished) {
 		t.Fatal(err)
 	}
 	rep, err := archive.Verify(t.Context(), b.reg(), b.state.Agent, archive.VerifyOptions{}, nil)

@@ -272,7 +272,7 @@ func TestAStretchIsLostOnlyWithBothItsPacks(t *testing.T) {
 	e[0].Damage(gathering[0][0], nil)
 	e[2].Damage(gathering[2][0], nil)
 	r, x := b.stretches(1)
-	if _, err := r.ReadStretch(t.Context(), x, 7); !errors.Is(err, archive.ErrDamaged) {
+	if _, err := r.Stream().ReadStretch(t.Context(), x, 7); !errors.Is(err, archive.ErrDamaged) {
 		t.Fatal(err)
 	}
 	rep, err = b.verifies(archive.VerifyOptions{})
@@ -282,7 +282,7 @@ func TestAStretchIsLostOnlyWithBothItsPacks(t *testing.T) {
 	// While an embassy is silent nobody can tell.
 	e[2].Fail(sim.Down())
 	r, x = b.stretches(1)
-	if _, err := r.ReadStretch(t.Context(), x, 7); errors.Is(err, archive.ErrUnfinished) || err == nil {
+	if _, err := r.Stream().ReadStretch(t.Context(), x, 7); errors.Is(err, archive.ErrUnfinished) || err == nil {
 		t.Fatal(err)
 	}
 }
@@ -308,7 +308,7 @@ func TestAThousandStretchesComeBackFromGatherings(t *testing.T) {
 		all.Go(func() {
 			for i := w; i < x.Len(); i += 4 {
 				_, want := piece(i + 1)
-				if got, err := r.ReadStretch(t.Context(), x, i); err != nil || string(got) != string(want) {
+				if got, err := r.Stream().ReadStretch(t.Context(), x, i); err != nil || string(got) != string(want) {
 					t.Errorf("stretch %d: %v", i+1, err)
 				}
 			}

@@ -105,7 +105,7 @@ func (g *gatherer) add(s *Stream, f *flight) {
 		if entry.Alone != nil || !g.started && f.seq > 1 {
 			return
 		}
-		g.now = &gatheringUp{first: f.seq, before: g.before, buf: make([]byte, 0, largest())}
+		g.now = &gatheringUp{first: f.seq, before: g.before, buf: make([]byte, 0, pack.Largest(pack.Data))}
 		g.now.builder = pack.NewBuilder(g.now.buf)
 	}
 	u := g.now
@@ -267,19 +267,19 @@ func (s *Stream) deliverTo(ctx context.Context, l *lane, through uint64, gathere
 	if err != nil {
 		return err
 	}
-	for batch := range slices.Chunk(slots, objectBatch/4) { // by its ledger a reader sees what it may hide later
+	for batch := range slices.Chunk(slots, Batch/4) { // by its ledger a reader sees what it may hide later
 		if _, err := l.Records.Receipts(ctx, nil, batch); err != nil {
 			return fmt.Errorf("receipts of records: %w", err)
 		}
 	}
 	if gathered != nil {
-		names = append(names, gathered.Shares[l.share])
+		names = append(names, gathered.Shares[l.Share])
 	}
 	if len(names) == 0 {
 		return nil
 	}
 	var held []shard.Name
-	for batch := range slices.Chunk(names, objectBatch) {
+	for batch := range slices.Chunk(names, Batch) {
 		flaws, err := l.Objects.Check(ctx, batch, false)
 		if err != nil {
 			return err
@@ -307,17 +307,16 @@ func (s *Stream) deliverTo(ctx context.Context, l *lane, through uint64, gathere
 }
 
 func (s *Stream) signFor(ctx context.Context, l *lane, through uint64, names []shard.Name) error {
-	r := &run{reg: s.reg, agent: s.agent}
-	sent, err := r.deliver(ctx, l.site, ledger.StreamDelivery+through, len(names))
+	sent, err := NewDeliverer(ctx, s.reg, s.agent, l.Site, ledger.StreamDelivery+through, len(names))
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		if err := sent.add(ctx, n); err != nil {
+		if err := sent.Add(ctx, n); err != nil {
 			return err
 		}
 	}
-	return sent.flush(ctx)
+	return sent.Flush(ctx)
 }
 
 // given lists the shares of an embassy of the stretches from one to another, as far as the local log holds them, and their
@@ -331,7 +330,7 @@ func (s *Stream) given(l *lane, from, through, has uint64) (names []shard.Name, 
 		}
 		r, err := snapshot.ParseStretch(b)
 		if err == nil {
-			names = append(names, r.Pack.Shares[l.share])
+			names = append(names, r.Pack.Shares[l.Share])
 		}
 		if seq <= has {
 			slots = append(slots, s.slot(seq))

@@ -81,8 +81,8 @@ func (x *StretchIndex) CompleteDespite(liars int) error {
 // says what the stretches say, their own records are not read. Of a forked or broken stream it lists what was before,
 // and Complete says what is wrong. k embassies must answer. The embassies' ledgers are read from shortly before the last
 // stretch on.
-func (r *Reader) Stretches(ctx context.Context, from uint64) (*StretchIndex, error) {
-	v := newStreamView(r.run.reg, r.run.agent.Trusted, r.run.sites, r.run.faults)
+func (r *StreamReader) Stretches(ctx context.Context, from uint64) (*StretchIndex, error) {
+	v := r.view()
 	trees := v.trees(ctx)
 	x, err := v.index(ctx, max(from, 1))
 	if err != nil {
@@ -104,7 +104,7 @@ type Newest struct {
 
 // NewestStretch tells how far a register's stream reaches, with no key that opens. It asks for its end only.
 func NewestStretch(ctx context.Context, reg *Register, agent *Agent) (*Newest, error) {
-	v := newStreamView(reg, agent.Trusted, reg.sites(), &faults{})
+	v := newStreamView(reg, agent.Trusted, reg.Sites(), &Faults{})
 	x, err := v.index(ctx, ^uint64(0))
 	if err != nil {
 		return nil, err
@@ -116,7 +116,7 @@ func NewestStretch(ctx context.Context, reg *Register, agent *Agent) (*Newest, e
 			break
 		}
 	}
-	out.Faults, out.Down = v.faults.all(), downs(v.sites)
+	out.Faults, out.Down = v.faults.All(), v.sites.Down()
 	return out, nil
 }
 
@@ -138,7 +138,7 @@ func (v *streamView) index(ctx context.Context, from uint64) (*StretchIndex, err
 		err = b.settled(ctx)
 	}
 	if err == nil {
-		err = enough(v.sites, v.reg.K)
+		err = v.sites.Enough(v.reg.K)
 	}
 	if err != nil {
 		return nil, err
@@ -202,7 +202,7 @@ func (b *indexing) ends(ctx context.Context, err error) error {
 // records takes the stretches of these numbers from their own records, and returns the number behind the last.
 func (b *indexing) records(ctx context.Context, at, through uint64) (uint64, error) {
 	last, prev, err := b.view.walk(ctx, at-1, through, b.prev, nil, func(s *snapshot.Stretch, _ []byte) error {
-		position, err := b.view.reg.position(s)
+		position, err := openPosition(b.view.reg, s)
 		if err != nil {
 			return err
 		}
@@ -221,7 +221,7 @@ func (b *indexing) records(ctx context.Context, at, through uint64) (uint64, err
 
 // gathering takes the stretches of a gathering, from a number on.
 func (b *indexing) gathering(g *snapshot.Gathering, from uint64) error {
-	table, err := b.view.reg.table(g)
+	table, err := openTable(b.view.reg, g)
 	if err != nil {
 		return err
 	}
@@ -296,8 +296,8 @@ func (b *indexing) finish(from uint64) {
 	}
 	for _, s := range v.sites {
 		switch {
-		case !s.up():
-			x.silent = append(x.silent, Down{s.Name, s.reason().Error()})
+		case !s.Up():
+			x.silent = append(x.silent, Down{s.Name, s.Reason().Error()})
 		case v.liars[s]:
 			x.silent = append(x.silent, Down{s.Name, "showed a record that is none"})
 		default:

@@ -13,7 +13,7 @@ const lagWindow = 1024
 // StreamLag returns how many of the newest 1,024 stretches each embassy lacks that another shows, by its name; newest is
 // the number of the newest record. Who does not answer is not in it.
 func StreamLag(ctx context.Context, reg *Register, newest uint64) map[string]uint64 {
-	v := newStreamView(reg, nil, reg.sites(), &faults{})
+	v := newStreamView(reg, nil, reg.Sites(), &Faults{})
 	after := newest - min(newest, lagWindow)
 	var mu sync.Mutex
 	has, most := map[string]uint64{}, uint64(0)

@@ -40,7 +40,7 @@ func OpenStream(ctx context.Context, reg *Register, agent *Agent, without ...cha
 	s := &Stream{
 		reg: reg, agent: agent, dir: dir, unlock: unlock,
 		press: pack.NewCompressor(), spare: map[pack.Class][][]byte{}, hasher: reg.IDKey.NewHasher(),
-		view: newStreamView(reg, agent.Trusted, reg.sites(), &faults{}), logging: make(chan struct{}, 1),
+		view: newStreamView(reg, agent.Trusted, reg.Sites(), &Faults{}), logging: make(chan struct{}, 1),
 	}
 	s.changed = sync.NewCond(&s.mu)
 	if err := s.open(ctx, without); err != nil {
@@ -120,7 +120,7 @@ func (o *opening) sync(ctx context.Context) error {
 	}
 	_, _, err := v.walk(ctx, o.from, ^uint64(0), prev, o.local, o.take)
 	if err == nil {
-		err = cmp.Or(v.fork(), v.hole, enough(v.sites, o.reg.K))
+		err = cmp.Or(v.fork(), v.hole, v.sites.Enough(o.reg.K))
 	}
 	if err != nil {
 		return err
@@ -132,9 +132,9 @@ func (o *opening) sync(ctx context.Context) error {
 // remembers fails where an embassy may hold a newer record than this machine could learn of.
 func (o *opening) remembers(without []charter.EmbassyID) error {
 	for _, x := range o.view.sites {
-		if o.learnt && !x.up() && !slices.Contains(without, x.ID) {
+		if o.learnt && !x.Up() && !slices.Contains(without, x.ID) {
 			return fmt.Errorf("%w: this machine does not remember the end of the stream, so every embassy must answer once, and %s does not: %w",
-				ErrTooFew, x.Name, x.reason())
+				ErrTooFew, x.Name, x.Reason())
 		}
 	}
 	return nil
@@ -146,7 +146,7 @@ func (o *opening) gathered(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := enough(o.view.sites, o.reg.K); err != nil {
+	if err := o.view.sites.Enough(o.reg.K); err != nil {
 		return err
 	}
 	o.floor = o.known.kept
@@ -167,7 +167,7 @@ func (o *opening) begin() uint64 {
 	}
 	from := min(o.log.last-1, o.floor)
 	for _, x := range o.view.sites {
-		if x.up() { // of one that is silent nothing is learnt: it is compared when it is given what it lacks
+		if x.Up() { // of one that is silent nothing is learnt: it is compared when it is given what it lacks
 			from = min(from, o.known.sites[x.ID].has)
 		}
 	}
@@ -245,13 +245,13 @@ func (o *opening) settled(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.position, err = o.reg.position(r)
+	o.position, err = openPosition(o.reg, r)
 	return err
 }
 
-func downError(sites []*site) (err error) {
+func downError(sites Sites) (err error) {
 	for _, s := range sites {
-		if why := s.reason(); why != nil {
+		if why := s.Reason(); why != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w", s.Name, why))
 		}
 	}
@@ -275,9 +275,9 @@ func (o *opening) one(ctx context.Context, seq uint64) (*snapshot.Stretch, error
 // lanes makes a lane of each embassy.
 func (o *opening) lanes(ctx context.Context) error {
 	for i, x := range o.view.sites {
-		l := &lane{site: x, beyond: map[uint64]bool{}, under: map[uint64]bool{}, has: o.view.prefix[i]}
+		l := &lane{Site: x, beyond: map[uint64]bool{}, under: map[uint64]bool{}, has: o.view.prefix[i]}
 		known, ok := o.known.sites[x.ID]
-		if why := x.reason(); why != nil {
+		if why := x.Reason(); why != nil {
 			l.why, l.pause, l.retry, l.has = why, firstPause, time.Now().Add(firstPause), known.has
 		}
 		l.has = min(l.has, o.last)
@@ -293,8 +293,8 @@ func (o *opening) lanes(ctx context.Context) error {
 func (v *streamView) holders(ctx context.Context, refs []*snapshot.PackRef) (good []int, silent int, err error) {
 	good = make([]int, len(refs))
 	for i, s := range v.sites {
-		for at := 0; at < len(refs) && s.up(); at += objectBatch {
-			part := refs[at:min(len(refs), at+objectBatch)]
+		for at := 0; at < len(refs) && s.Up(); at += Batch {
+			part := refs[at:min(len(refs), at+Batch)]
 			names := make([]shard.Name, len(part))
 			for j, ref := range part {
 				if len(ref.Shares) != len(v.sites) {
@@ -304,7 +304,7 @@ func (v *streamView) holders(ctx context.Context, refs []*snapshot.PackRef) (goo
 			}
 			flaws, err := s.Objects.Check(ctx, names, false)
 			if err != nil {
-				s.fail(fmt.Errorf("checking objects: %w", err))
+				s.Fail(fmt.Errorf("checking objects: %w", err))
 				break
 			}
 			for j := range part {
@@ -316,11 +316,11 @@ func (v *streamView) holders(ctx context.Context, refs []*snapshot.PackRef) (goo
 		if ctx.Err() != nil {
 			return nil, 0, context.Cause(ctx)
 		}
-		if !s.up() {
+		if !s.Up() {
 			silent++
 		}
 	}
-	return good, silent, enough(v.sites, v.reg.K)
+	return good, silent, v.sites.Enough(v.reg.K)
 }
 
 // reach returns the newest stretch of those from first on, which come behind floor, that is whole and so is every one

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,15 +13,32 @@ import (
 	"chancery.dev/chancery/internal/snapshot"
 )
 
+// StreamReader reads a register's stream with its opened key. It is safe for concurrent use.
+type StreamReader struct {
+	reg     *Register
+	trusted []ed25519.PublicKey
+	sites   Sites
+	faults  *Faults
+	packs   *streamPacks
+}
+
+// NewStreamReader prepares to read the stream of the fetcher's register, with what it knows of the embassies. Records count that an
+// agent signed which this one trusts.
+func NewStreamReader(f *Fetcher, agent *Agent) *StreamReader {
+	return &StreamReader{reg: f.Register, trusted: agent.Trusted, sites: f.Sites, faults: f.Faults, packs: newStreamPacks(f)}
+}
+
+func (r *StreamReader) view() *streamView { return newStreamView(r.reg, r.trusted, r.sites, r.faults) }
+
 // ReadStretch returns the bytes of a stretch of an index, by its place in the list. They are the caller's own. It takes
 // them from the gathering's pack or from the stretch's own, whichever can be read; it fails with ErrDamaged when it is
 // certain that neither can, with ErrUnfinished when that is no loss, and with ErrTooFew when too few embassies answer to tell. It
 // may be called from several goroutines, and keeps the last few packs open: neighbours lie in one.
-func (r *Reader) ReadStretch(ctx context.Context, x *StretchIndex, i int) ([]byte, error) {
+func (r *StreamReader) ReadStretch(ctx context.Context, x *StretchIndex, i int) ([]byte, error) {
 	p := &x.places[i]
 	var first error
 	if p.gathered > 0 {
-		raw, err := r.streams.read(ctx, &x.gathered[p.gathered-1].Pack, int(p.chunk))
+		raw, err := r.packs.read(ctx, &x.gathered[p.gathered-1].Pack, int(p.chunk))
 		if err == nil || ctx.Err() != nil {
 			return raw, err
 		}
@@ -29,7 +47,7 @@ func (r *Reader) ReadStretch(ctx context.Context, x *StretchIndex, i int) ([]byt
 	ref, err := r.ownPack(ctx, x, p)
 	if err == nil {
 		var raw []byte
-		if raw, err = r.streams.read(ctx, ref, 0); err == nil || ctx.Err() != nil {
+		if raw, err = r.packs.read(ctx, ref, 0); err == nil || ctx.Err() != nil {
 			return raw, err
 		}
 	}
@@ -46,18 +64,18 @@ func (r *Reader) ReadStretch(ctx context.Context, x *StretchIndex, i int) ([]byt
 
 // Again has the reader ask embassies once more that did not answer before. A reader leaves out those that fail, which is
 // right for a restore of minutes; whoever reads for as long as a recovery takes calls it before giving up.
-func (r *Reader) Again() {
-	for _, s := range r.run.sites {
-		s.again()
+func (r *StreamReader) Again() {
+	for _, s := range r.sites {
+		s.Again()
 	}
 }
 
 // ownPack returns the reference of a stretch's own pack, from its record where only a gathering was read yet.
-func (r *Reader) ownPack(ctx context.Context, x *StretchIndex, p *indexed) (*snapshot.PackRef, error) {
+func (r *StreamReader) ownPack(ctx context.Context, x *StretchIndex, p *indexed) (*snapshot.PackRef, error) {
 	if p.ref != nil {
 		return p.ref, nil
 	}
-	v := newStreamView(r.run.reg, r.run.agent.Trusted, r.run.sites, r.run.faults)
+	v := r.view()
 	b, err := v.one(ctx, p.seq)
 	if err != nil {
 		return nil, err
@@ -66,7 +84,7 @@ func (r *Reader) ownPack(ctx context.Context, x *StretchIndex, p *indexed) (*sna
 	if err != nil {
 		return nil, err
 	}
-	position, err := r.run.reg.position(s)
+	position, err := openPosition(r.reg, s)
 	if err == nil && string(position) != string(p.position) {
 		err = fmt.Errorf("%w: its record and gathering %d tell two positions", ErrForked, x.gathered[p.gathered-1].Sequence)
 	}
@@ -75,10 +93,10 @@ func (r *Reader) ownPack(ctx context.Context, x *StretchIndex, p *indexed) (*sna
 
 // neverStored tells whether so many embassies say that they do not hold a pack's share that it cannot have been
 // durable, unless as many lost it.
-func (r *Reader) neverStored(ctx context.Context, ref *snapshot.PackRef) bool {
+func (r *StreamReader) neverStored(ctx context.Context, ref *snapshot.PackRef) bool {
 	absent := 0
-	for i, s := range r.run.sites {
-		if !s.up() || ref == nil {
+	for i, s := range r.sites {
+		if !s.Up() || ref == nil {
 			continue
 		}
 		flaws, err := s.Objects.Check(ctx, ref.Shares[i:i+1], false)
@@ -86,7 +104,7 @@ func (r *Reader) neverStored(ctx context.Context, ref *snapshot.PackRef) bool {
 			absent++
 		}
 	}
-	return absent > len(r.run.sites)-int(r.run.reg.K)
+	return absent > len(r.sites)-int(r.reg.K)
 }
 
 const (
@@ -96,9 +114,9 @@ const (
 
 // streamPacks reads chunks of packs of a stream. A pack that several ask for is fetched once.
 type streamPacks struct {
-	fetcher *fetcher
+	fetcher *Fetcher
 	hasher  chunk.IDKey
-	fetch   chan *buffers // one for each fetcher
+	fetch   chan *Buffers // one for each fetcher
 	tools   sync.Pool     // of *streamTools
 
 	mu   sync.Mutex // guards open
@@ -119,10 +137,10 @@ type openStream struct {
 	err     error
 }
 
-func newStreamPacks(f *fetcher) *streamPacks {
-	p := &streamPacks{fetcher: f, hasher: f.reg.IDKey, fetch: make(chan *buffers, streamFetchers)}
+func newStreamPacks(f *Fetcher) *streamPacks {
+	p := &streamPacks{fetcher: f, hasher: f.Register.IDKey, fetch: make(chan *Buffers, streamFetchers)}
 	for range streamFetchers {
-		p.fetch <- &buffers{}
+		p.fetch <- &Buffers{}
 	}
 	p.tools.New = func() any { return &streamTools{p.hasher.NewHasher(), pack.NewDecompressor()} }
 	return p
@@ -140,7 +158,7 @@ func (p *streamPacks) read(ctx context.Context, ref *snapshot.PackRef, n int) ([
 	t := p.tools.Get().(*streamTools)
 	defer p.tools.Put(t)
 	e := o.entries[n]
-	raw, err := plain(t.hasher, t.unpress, nil, o.payload, e)
+	raw, err := OpenChunk(t.hasher, t.unpress, nil, o.payload, e)
 	if err != nil {
 		return nil, fmt.Errorf("pack %s: %w", ref.ID, err)
 	}
@@ -187,18 +205,18 @@ func (p *streamPacks) get(ctx context.Context, ref *snapshot.PackRef) (*openStre
 }
 
 func (p *streamPacks) load(ctx context.Context, ref *snapshot.PackRef) ([]byte, []pack.Entry, error) {
-	var b *buffers
+	var b *Buffers
 	select {
 	case b = <-p.fetch:
 	case <-ctx.Done():
 		return nil, nil, context.Cause(ctx)
 	}
 	defer func() { p.fetch <- b }()
-	payload, err := p.fetcher.open(ctx, b, ref)
+	payload, err := p.fetcher.Open(ctx, b, ref)
 	if err != nil {
 		return nil, nil, err
 	}
-	b.payload = nil // it stays open in memory of its own
+	b.Keep() // it stays open in memory of its own
 	entries, err := pack.ParseFooter(payload)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: pack %s: %w", ErrDamaged, ref.ID, err)

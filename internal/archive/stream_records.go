@@ -183,7 +183,7 @@ func (s *Stream) putRecord(ctx context.Context, l *lane, slot ledger.Slot, b []b
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("storing %s: %w", recordName(slot), err)
+	err = fmt.Errorf("storing %s: %w", RecordName(slot), err)
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -197,7 +197,7 @@ func (s *Stream) putRecord(ctx context.Context, l *lane, slot ledger.Slot, b []b
 		_, gerr = s.view.stretch(other, slot.Sequence)
 	}
 	if gerr != nil {
-		s.view.blame(l.site, slot, gerr.Error())
+		s.view.blame(l.Site, slot, gerr.Error())
 		return errors.Join(err, gerr)
 	}
 	err = s.view.dispute(slot, l.Name, other)
@@ -214,7 +214,7 @@ func (s *Stream) keepForks() {
 	defer s.view.mu.Unlock()
 	for name, b := range s.view.other {
 		if err := durable.WriteFile(filepath.Join(s.dir, "forked-"+name), b, 0o600); err != nil {
-			s.view.faults.add(Fault{"", name, "could not be kept: " + err.Error()})
+			s.view.faults.Add(Fault{"", name, "could not be kept: " + err.Error()})
 		}
 	}
 }

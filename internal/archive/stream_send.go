@@ -24,7 +24,7 @@ var errSlow = errors.New("slower than the stream")
 
 // lane is an embassy as a stream sees it. Its fields are guarded by Stream.mu.
 type lane struct {
-	*site
+	*Site
 	why     error // of the last call, if it failed
 	pause   time.Duration
 	retry   time.Time // not before
@@ -92,7 +92,7 @@ func (s *Stream) offer(f *flight, l *lane, shared *bool) error {
 			answer <- nil
 			return
 		}
-		answer <- l.Objects.Put(f.ctx, f.ref.Shares[l.share], f.parts[l.share])
+		answer <- l.Objects.Put(f.ctx, f.ref.Shares[l.Share], f.parts[l.Share])
 	}()
 	<-f.logged
 	err := f.lost
@@ -100,7 +100,7 @@ func (s *Stream) offer(f *flight, l *lane, shared *bool) error {
 		err = s.bring(f, l)
 	}
 	if perr := <-answer; perr != nil {
-		return fmt.Errorf("storing object %s: %w", f.ref.Shares[l.share], perr)
+		return fmt.Errorf("storing object %s: %w", f.ref.Shares[l.Share], perr)
 	}
 	*shared = true
 	return err

@@ -9,31 +9,6 @@ import (
 	"chancery.dev/chancery/internal/ledger"
 )
 
-// Ledger is what the archive asks of an embassy's ledger, where what an embassy lists is to be held against what it signed.
-// Implementations are safe for concurrent use and put a deadline on every call.
-type Ledger interface {
-	// Tree is the newest state of the ledger that others vouch for, as the charter asks of one that nobody remembers. It
-	// fails where the ledger is not that, or where this cannot be told now.
-	Tree(ctx context.Context) (Tree, error)
-}
-
-// Tree is one state of an embassy's ledger.
-type Tree interface {
-	// Beyond returns the first leaf that says that a record of this kind and register with a number above last was
-	// stored, of those behind the leaf of record number since, or, where that is 0, of all; nil where there is none. Each
-	// leaf is proven. It fails where a leaf is not what the tree signs, and where there are too many to read.
-	Beyond(ctx context.Context, kind ledger.RecordKind, register [16]byte, since, last uint64) (*Entered, error)
-	// Keep keeps the proof that a leaf is there, because the embassy does not show what it names, and says where.
-	Keep(ctx context.Context, e *Entered) (string, error)
-}
-
-// Entered is a leaf that says that a record was stored.
-type Entered struct {
-	Slot ledger.Slot
-	Hash [32]byte // of the record
-	Leaf uint64   // its number
-}
-
 // tailStretches is how many records before the last one the look into a ledger begins. Records reach an embassy side by
 // side, and one that was away takes new ones while it is given what it missed; so an older one may come later.
 const tailStretches = 4096
@@ -43,7 +18,7 @@ func (v *streamView) trees(ctx context.Context) []treeOrNot {
 	out := make([]treeOrNot, len(v.sites))
 	var all sync.WaitGroup
 	for i, s := range v.sites {
-		if s.Ledger == nil || !s.up() {
+		if s.Ledger == nil || !s.Up() {
 			continue
 		}
 		all.Go(func() { out[i].tree, out[i].err = s.Ledger.Tree(ctx) })
@@ -86,7 +61,7 @@ func (v *streamView) hold(ctx context.Context, x *StretchIndex, trees []treeOrNo
 	return nil
 }
 
-func (v *streamView) holdSite(ctx context.Context, s *site, last uint64, t treeOrNot) error {
+func (v *streamView) holdSite(ctx context.Context, s *Site, last uint64, t treeOrNot) error {
 	switch {
 	case t.err != nil:
 		return fmt.Errorf("its ledger: %w", t.err)
@@ -122,7 +97,7 @@ func (v *streamView) holdSite(ctx context.Context, s *site, last uint64, t treeO
 
 // before finds a record that an embassy shows, far enough before the last one that everything behind that one has a
 // later leaf: its number, or 0 where there is none, and the whole ledger is to be read.
-func (v *streamView) before(ctx context.Context, s *site, last uint64) (uint64, error) {
+func (v *streamView) before(ctx context.Context, s *Site, last uint64) (uint64, error) {
 	for back := uint64(tailStretches); back < last; back *= 8 {
 		list, err := s.Records.ListRecords(ctx, ledger.StretchRecord, [16]byte(v.reg.ID), last-back-1)
 		if err != nil {

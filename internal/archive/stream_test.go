@@ -132,7 +132,7 @@ func (b *bench) looks(from uint64, ledgers bool) (*archive.Reader, *archive.Stre
 	r, err := archive.OpenReader(b.Context(), reg, b.state.Agent, b.state.Key)
 	check(b, err)
 	b.Cleanup(r.Close)
-	x, err := r.Stretches(b.Context(), from)
+	x, err := r.Stream().Stretches(b.Context(), from)
 	check(b, err)
 	return r, x, withheld
 }
@@ -150,7 +150,7 @@ func (b *bench) reads(from, to int) {
 		if got := x.At(i).Position; string(got) != string(position) {
 			b.Fatalf("stretch %d stands at %q, want %q", i, got, position)
 		}
-		got, err := r.ReadStretch(b.Context(), x, i)
+		got, err := r.Stream().ReadStretch(b.Context(), x, i)
 		check(b, err)
 		if string(got) != string(want) {
 			b.Fatalf("stretch %d has other bytes", i)

@@ -11,39 +11,31 @@ import (
 	"chancery.dev/chancery/internal/snapshot"
 )
 
-// verdict is how a pack of the stream stands.
-type verdict uint8
-
-const (
-	isWhole  verdict = iota + 1 // with every embassy
-	isThin                      // with k
-	isHidden                    // with k, if those that do not answer have it
-	isLost
-)
-
-type verdicts map[pack.ID]verdict
-
-func (v verdicts) count(ref *snapshot.PackRef, good, silent int, opens bool) {
-	switch k := int(ref.K); {
-	case !opens || good+silent < k:
-		v[ref.ID] = isLost
-	case good < k:
-		v[ref.ID] = isHidden
-	case good < int(ref.N):
-		v[ref.ID] = isThin
-	default:
-		v[ref.ID] = isWhole
-	}
+// StreamReport is what an inspection of a register's stream found. A stretch stands in its own pack and often in a gathering's,
+// and is whole when one of both is. After a repair, Thin and Gone count what is still so.
+type StreamReport struct {
+	Stretches  int // that hold something
+	Gatherings int // of them
+	Void       int // stretches replaced by later ones: not looked at
+	Unfinished int // stretches at the end, and never with k embassies: no loss
+	Thin       int // packs that k embassies hold, and not all
+	Hidden     int // stretches of which fewer than k embassies show a share, and the others do not answer
+	Replaced   int // packs that are lost, and that nothing needs
+	Leaving    int // packs that an order removes or removed: not looked at
+	Gone       int // stretches of which neither their own pack nor a gathering's is left
 }
 
 // streamCheck goes through a register's stream from its first record. Whether a stretch holds something is certain when a
 // later record says what is kept, so only the last few wait; stretches are looked at together with the gathering that
 // they stand in, for one of the two packs is enough.
 type streamCheck struct {
-	v    *verifier
-	ctx  context.Context
-	view *streamView
-	work func(context.Context, []snapshot.PackRef) error
+	in     *Inspector
+	ctx    context.Context
+	view   *streamView
+	work   func(context.Context, []snapshot.PackRef) error
+	leaves func(*snapshot.PackRef) bool
+	rep    *StreamReport
+	of     map[pack.ID]Verdict // how packs stand that were looked at
 
 	waiting []*snapshot.Stretch
 	kept    uint64
@@ -55,45 +47,57 @@ type streamCheck struct {
 	alone   map[uint64]bool     // its stretches that have a pack of their own only; nil where its table is none
 }
 
-// stream looks at every pack of the register's stream, and tells give of every record that an embassy lacks. Without
-// give the first one of each embassy is a fault.
-func (v *verifier) stream(ctx context.Context, work func(context.Context, []snapshot.PackRef) error, give func(context.Context, ledger.Slot, []byte, []*site)) error {
-	view := newStreamView(v.run.reg, v.run.agent.Trusted, v.run.sites, v.run.faults)
-	said := map[*site]bool{}
-	view.lacks = func(slot ledger.Slot, b []byte, sites []*site) {
+// inspectBatch is how many packs are looked at together.
+const inspectBatch = 512
+
+// InspectStream looks at every pack of a register's stream but those that leaves says an order removes, as deep as the
+// inspector is told to, and holds the records against each other. An embassy that lacks records is at fault, once. With
+// repair it makes good what embassies lack of packs, and gives them the records. The report is there also with an error:
+// ErrForked, or ErrDamaged or ErrTooFew where the chain of records ends before what is shown.
+func InspectStream(ctx context.Context, in *Inspector, repair bool, leaves func(*snapshot.PackRef) bool) (*StreamReport, error) {
+	view := newStreamView(in.Register, in.Agent.Trusted, in.Sites, in.Faults)
+	c := &streamCheck{in: in, ctx: ctx, view: view, work: in.Check, leaves: leaves, rep: &StreamReport{}, of: map[pack.ID]Verdict{}}
+	if repair {
+		c.work = in.Repair
+	}
+	said := map[*Site]bool{}
+	view.lacks = func(slot ledger.Slot, b []byte, sites Sites) {
 		for _, s := range sites {
 			if !said[s] {
 				said[s] = true
-				v.run.faults.add(Fault{s.Name, recordName(slot), "missing"})
+				in.Faults.Add(Fault{s.Name, RecordName(slot), "missing"})
 			}
 		}
-		if give != nil {
-			give(ctx, slot, b, sites)
+		if repair {
+			giveRecord(ctx, slot, b, sites)
 		}
 	}
-	c := &streamCheck{v: v, ctx: ctx, view: view, work: work}
-	var err error
-	if c.list, err = view.list(ctx, ledger.GatheringRecord, 0, ^uint64(0)); err != nil {
+	found := in.Found
+	in.Found = func(ref *snapshot.PackRef, v Verdict) { c.of[ref.ID] = v }
+	defer func() { in.Found = found }()
+	return c.rep, c.all()
+}
+
+func (c *streamCheck) all() (err error) {
+	if c.list, err = c.view.list(c.ctx, ledger.GatheringRecord, 0, ^uint64(0)); err != nil {
 		return err
 	}
-	newest, err := view.gatherings(ctx, ^uint64(0))
+	newest, err := c.view.gatherings(c.ctx, ^uint64(0))
 	if err != nil {
 		return err
 	}
 	for _, g := range newest {
 		c.sure = g.Through
 	}
-	v.of = verdicts{}
-	defer func() { v.of = nil }()
-	_, _, err = view.walk(ctx, 0, ^uint64(0), nil, nil, c.take)
+	_, _, err = c.view.walk(c.ctx, 0, ^uint64(0), nil, nil, c.take)
 	if err == nil {
 		err = c.end()
 	}
 	if err == nil {
-		err = view.fork()
+		err = c.view.fork()
 	}
-	if err == nil && view.hole != nil {
-		err = view.hole
+	if err == nil && c.view.hole != nil {
+		err = c.view.hole
 	}
 	return err
 }
@@ -101,7 +105,7 @@ func (v *verifier) stream(ctx context.Context, work func(context.Context, []snap
 // take is called for every record in order.
 func (c *streamCheck) take(s *snapshot.Stretch, _ []byte) error {
 	c.waiting, c.last = append(c.waiting, s), s.Sequence
-	c.v.head = ledger.StreamDelivery + s.Sequence
+	c.in.Head = ledger.StreamDelivery + s.Sequence
 	if s.Kept <= c.kept {
 		return nil
 	}
@@ -121,7 +125,7 @@ func (c *streamCheck) certain(through uint64) error {
 	}
 	for i, live := range snapshot.Live(c.waiting[0].Sequence, replaces) {
 		if !live {
-			c.v.rep.Void++
+			c.rep.Void++
 			continue
 		}
 		if err := c.add(c.waiting[i]); err != nil {
@@ -147,11 +151,11 @@ func (c *streamCheck) end() error {
 			return err
 		}
 		first := c.waiting[0].Sequence
-		if err := c.certain(reach(first, replaces, first-1, func(i int) bool { return good[i] >= c.v.run.reg.K })); err != nil {
+		if err := c.certain(reach(first, replaces, first-1, func(i int) bool { return good[i] >= c.in.Register.K })); err != nil {
 			return err
 		}
 	}
-	c.v.rep.Unfinished = len(c.waiting)
+	c.rep.Unfinished = len(c.waiting)
 	for c.next != nil || len(c.list) > 0 {
 		if err := c.flush(); err != nil {
 			return err
@@ -165,7 +169,7 @@ func (c *streamCheck) end() error {
 
 // add takes a stretch that holds something.
 func (c *streamCheck) add(s *snapshot.Stretch) error {
-	c.v.rep.Stretches++
+	c.rep.Stretches++
 	for c.next == nil && len(c.list) > 0 || c.next != nil && s.Sequence > c.next.Through {
 		if err := c.flush(); err != nil {
 			return err
@@ -174,7 +178,7 @@ func (c *streamCheck) add(s *snapshot.Stretch) error {
 			return err
 		}
 	}
-	full := len(c.unit) >= verifyBatch && (c.next == nil || s.Sequence <= c.next.First)
+	full := len(c.unit) >= inspectBatch && (c.next == nil || s.Sequence <= c.next.First)
 	if full || c.next != nil && s.Sequence == c.next.First {
 		if err := c.flushPart(nil); err != nil {
 			return err
@@ -204,9 +208,9 @@ func (c *streamCheck) advance() error {
 		if c.next, err = c.view.gathering(b, x.slot.Sequence); err != nil {
 			return err
 		}
-		c.v.rep.Gatherings++
+		c.rep.Gatherings++
 		c.alone = nil
-		if table, err := c.v.run.reg.table(c.next); err == nil {
+		if table, err := openTable(c.in.Register, c.next); err == nil {
 			c.alone = alones(c.next, table)
 		}
 	}
@@ -230,8 +234,8 @@ func (c *streamCheck) flush() error { return c.flushPart(c.next) }
 func (c *streamCheck) flushPart(g *snapshot.Gathering) error {
 	var refs []snapshot.PackRef
 	add := func(ref *snapshot.PackRef) {
-		if c.v.run.orders.gone(ref) || c.v.run.orders.parting(ref) {
-			c.v.rep.Leaving++
+		if c.leaves(ref) {
+			c.rep.Leaving++
 			return
 		}
 		refs = append(refs, *ref)
@@ -242,21 +246,21 @@ func (c *streamCheck) flushPart(g *snapshot.Gathering) error {
 	if g != nil {
 		add(&g.Pack)
 	}
-	for at := 0; at < len(refs); at += verifyBatch {
-		if err := c.work(c.ctx, refs[at:min(len(refs), at+verifyBatch)]); err != nil {
+	for at := 0; at < len(refs); at += inspectBatch {
+		if err := c.work(c.ctx, refs[at:min(len(refs), at+inspectBatch)]); err != nil {
 			return err
 		}
 	}
 	c.judge(g)
 	c.unit = nil
-	clear(c.v.of)
+	clear(c.of)
 	return nil
 }
 
 // judge counts what the packs of a unit say of its stretches.
 func (c *streamCheck) judge(g *snapshot.Gathering) {
-	rep, of := c.v.rep, c.v.of
-	together, apart := verdict(0), verdict(isWhole)
+	rep, of := c.rep, c.of
+	together, apart := Verdict(0), Whole
 	if g != nil {
 		together = of[g.Pack.ID]
 	}
@@ -266,32 +270,32 @@ func (c *streamCheck) judge(g *snapshot.Gathering) {
 		if g == nil || s.Sequence < g.First || c.alone == nil || c.alone[s.Sequence] {
 			other = 0
 		} else if apart = max(apart, own); own == 0 { // an order took the own pack, because the gathering holds it
-			apart = isLost
+			apart = Lost
 		}
 		switch {
-		case own == 0 && other < isHidden:
-		case own == 0 && other == isHidden:
+		case own == 0 && other < Hidden:
+		case own == 0 && other == Hidden:
 			rep.Hidden++
-		case other == isLost && (own == isLost || own == 0), own == isLost && other == 0:
+		case other == Lost && (own == Lost || own == 0), own == Lost && other == 0:
 			rep.Gone++
-			c.v.run.faults.add(Fault{"", fmt.Sprintf("stretch %d", s.Sequence), "lost"})
-		case own == isLost && other == isHidden, own == isHidden && (other == 0 || other >= isHidden):
+			c.in.Faults.Add(Fault{"", fmt.Sprintf("stretch %d", s.Sequence), "lost"})
+		case own == Lost && other == Hidden, own == Hidden && (other == 0 || other >= Hidden):
 			rep.Hidden++
-		case own == isLost:
+		case own == Lost:
 			rep.Replaced++
 			unneeded(names, &s.Pack)
-		case own == isThin:
+		case own == Thin:
 			rep.Thin++
 		}
 	}
 	switch {
-	case together == isLost && apart < isLost:
+	case together == Lost && apart < Lost:
 		rep.Replaced++
 		unneeded(names, &g.Pack)
-	case together == isThin:
+	case together == Thin:
 		rep.Thin++
 	}
-	c.v.run.faults.drop(names)
+	c.in.Faults.Drop(names)
 }
 
 func unneeded(names map[string]bool, ref *snapshot.PackRef) {
@@ -302,12 +306,12 @@ func unneeded(names map[string]bool, ref *snapshot.PackRef) {
 }
 
 // giveRecord stores a record with embassies that lack it.
-func (v *verifier) giveRecord(ctx context.Context, slot ledger.Slot, b []byte, sites []*site) {
+func giveRecord(ctx context.Context, slot ledger.Slot, b []byte, sites Sites) {
 	var all sync.WaitGroup
 	for _, s := range sites {
 		all.Go(func() {
 			if err := s.Records.PutRecord(ctx, slot, b); err != nil && ctx.Err() == nil {
-				s.fail(fmt.Errorf("storing %s: %w", recordName(slot), err))
+				s.Fail(fmt.Errorf("storing %s: %w", RecordName(slot), err))
 			}
 		})
 	}

@@ -21,23 +21,23 @@ import (
 type streamView struct {
 	reg     *Register
 	trusted []ed25519.PublicKey
-	sites   []*site
-	faults  *faults
+	sites   Sites
+	faults  *Faults
 
 	mu     sync.Mutex
-	liars  map[*site]bool    // showed a record that is none
+	liars  map[*Site]bool    // showed a record that is none
 	prefix map[int]uint64    // share -> what this site shows without a gap, from where listing began
 	forked error             // who holds another
 	hole   error             // why the chain ends before what is shown
 	other  map[string][]byte // of a fork: the records, by what they are
 
-	lacks func(slot ledger.Slot, b []byte, sites []*site) // told of sites that do not show a record; nil: nobody asks
+	lacks func(slot ledger.Slot, b []byte, sites Sites) // told of sites that do not show a record; nil: nobody asks
 }
 
-func newStreamView(reg *Register, trusted []ed25519.PublicKey, sites []*site, f *faults) *streamView {
+func newStreamView(reg *Register, trusted []ed25519.PublicKey, sites Sites, f *Faults) *streamView {
 	return &streamView{
 		reg: reg, trusted: trusted, sites: sites, faults: f,
-		liars: map[*site]bool{}, prefix: map[int]uint64{}, other: map[string][]byte{},
+		liars: map[*Site]bool{}, prefix: map[int]uint64{}, other: map[string][]byte{},
 	}
 }
 
@@ -49,17 +49,17 @@ type shown struct {
 
 type version struct {
 	hash  [32]byte
-	sites []*site
+	sites Sites
 }
 
-func (x *shown) add(hash [32]byte, s *site) {
+func (x *shown) add(hash [32]byte, s *Site) {
 	for i := range x.versions {
 		if x.versions[i].hash == hash {
 			x.versions[i].sites = append(x.versions[i].sites, s)
 			return
 		}
 	}
-	x.versions = append(x.versions, version{hash, []*site{s}})
+	x.versions = append(x.versions, version{hash, Sites{s}})
 }
 
 func (v *streamView) slot(kind ledger.RecordKind, seq uint64) ledger.Slot {
@@ -72,13 +72,13 @@ func (v *streamView) list(ctx context.Context, kind ledger.RecordKind, after, th
 	lists := make([][]ledger.RecordInfo, len(v.sites))
 	var all sync.WaitGroup
 	for i, s := range v.sites {
-		if !s.up() {
+		if !s.Up() {
 			continue
 		}
 		all.Go(func() {
 			list, err := v.listSite(ctx, s, kind, after, through)
 			if err != nil {
-				s.fail(fmt.Errorf("listing records of the stream: %w", err))
+				s.Fail(fmt.Errorf("listing records of the stream: %w", err))
 			}
 			lists[i] = list
 		})
@@ -105,7 +105,7 @@ func (v *streamView) list(ctx context.Context, kind ledger.RecordKind, after, th
 	return out, nil
 }
 
-func (v *streamView) listSite(ctx context.Context, s *site, kind ledger.RecordKind, after, through uint64) ([]ledger.RecordInfo, error) {
+func (v *streamView) listSite(ctx context.Context, s *Site, kind ledger.RecordKind, after, through uint64) ([]ledger.RecordInfo, error) {
 	var out []ledger.RecordInfo
 	for after < through {
 		page, err := s.Records.ListRecords(ctx, kind, [16]byte(v.reg.ID), after)
@@ -128,18 +128,16 @@ func (v *streamView) listSite(ctx context.Context, s *site, kind ledger.RecordKi
 	return out, nil
 }
 
-func (v *streamView) blame(s *site, slot ledger.Slot, what string) {
-	v.faults.add(Fault{s.Name, recordName(slot), what})
+func (v *streamView) blame(s *Site, slot ledger.Slot, what string) {
+	v.faults.Add(Fault{s.Name, RecordName(slot), what})
 }
-
-func recordName(slot ledger.Slot) string { return fmt.Sprintf("%s %d", slot.Kind, slot.Sequence) }
 
 // dispute notes a fork: somebody holds another record of a number, or one that does not follow, signed by an agent.
 func (v *streamView) dispute(slot ledger.Slot, holder string, other []byte) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	err := fmt.Errorf("%w: %s holds another %s of this register, signed by an agent", ErrForked, holder, recordName(slot))
-	v.faults.add(Fault{holder, recordName(slot), "another one, signed by an agent"})
+	err := fmt.Errorf("%w: %s holds another %s of this register, signed by an agent", ErrForked, holder, RecordName(slot))
+	v.faults.Add(Fault{holder, RecordName(slot), "another one, signed by an agent"})
 	hash := sha256.Sum256(other)
 	v.other[fmt.Sprintf("%s-%d-%x", slot.Kind, slot.Sequence, hash[:8])] = other
 	if v.forked == nil {
@@ -179,21 +177,21 @@ func (v *streamView) read(ctx context.Context, x *shown, known []byte, check fun
 		}
 	}
 	if got == nil {
-		return nil, fmt.Errorf("%w: nobody gives %s", ErrTooFew, recordName(x.slot))
+		return nil, fmt.Errorf("%w: nobody gives %s", ErrTooFew, RecordName(x.slot))
 	}
 	return got, nil
 }
 
-func (v *streamView) readSite(ctx context.Context, s *site, slot ledger.Slot, hash [32]byte, check func([]byte) error) ([]byte, error) {
+func (v *streamView) readSite(ctx context.Context, s *Site, slot ledger.Slot, hash [32]byte, check func([]byte) error) ([]byte, error) {
 	b, err := s.Records.GetRecord(ctx, slot)
 	if err != nil {
 		if ctx.Err() == nil {
 			v.blame(s, slot, err.Error())
-			s.strike(fmt.Errorf("reading %s: %w", recordName(slot), err))
+			s.Strike(fmt.Errorf("reading %s: %w", RecordName(slot), err))
 		}
 		return nil, err
 	}
-	s.answered()
+	s.Answered()
 	if sha256.Sum256(b) != hash {
 		err = errors.New("wrong bytes")
 	} else {
@@ -337,7 +335,7 @@ func (v *streamView) walk(ctx context.Context, after, through uint64, prev *[32]
 
 // unseen is what it means that nobody shows a record: that it is lost, or, while some are silent, that it cannot be told.
 func (v *streamView) unseen() error {
-	if len(up(v.sites)) < len(v.sites) {
+	if len(v.sites.Up()) < len(v.sites) {
 		return ErrTooFew
 	}
 	return ErrDamaged
@@ -348,10 +346,10 @@ func (v *streamView) tellLacking(x *shown, b []byte) {
 		return
 	}
 	hash := sha256.Sum256(b)
-	var lacking []*site
+	var lacking Sites
 	for _, s := range v.sites {
 		has := slices.ContainsFunc(x.versions, func(ver version) bool { return ver.hash == hash && slices.Contains(ver.sites, s) })
-		if s.up() && !has {
+		if s.Up() && !has {
 			lacking = append(lacking, s)
 		}
 	}
@@ -399,7 +397,7 @@ func contiguous(list []shown, after uint64) int {
 // shownBehind tells whether some site shows a stretch behind an empty block.
 func (v *streamView) shownBehind(ctx context.Context, after, through uint64) bool {
 	for _, s := range v.sites {
-		if !s.up() {
+		if !s.Up() {
 			continue
 		}
 		page, err := s.Records.ListRecords(ctx, ledger.StretchRecord, [16]byte(v.reg.ID), after)
@@ -473,8 +471,8 @@ func noteMeta(kind pack.Kind, seq uint64, ref *snapshot.PackRef, state, register
 	return m
 }
 
-// position opens the position of a stretch.
-func (r *Register) position(s *snapshot.Stretch) ([]byte, error) {
+// openPosition opens the position of a stretch.
+func openPosition(r *Register, s *snapshot.Stretch) ([]byte, error) {
 	p, err := pack.OpenNote(&r.IndexKey, noteMeta(pack.Stretch, s.Sequence, &s.Pack, s.State, s.Register), s.Position)
 	if err == nil && len(p) > snapshot.MaxPosition {
 		err = errors.New("too long")
@@ -485,8 +483,8 @@ func (r *Register) position(s *snapshot.Stretch) ([]byte, error) {
 	return p, nil
 }
 
-// table opens what a gathering says of its stretches.
-func (r *Register) table(g *snapshot.Gathering) ([]snapshot.Gathered, error) {
+// openTable opens what a gathering says of its stretches.
+func openTable(r *Register, g *snapshot.Gathering) ([]snapshot.Gathered, error) {
 	body, err := pack.OpenNote(&r.IndexKey, noteMeta(pack.Gathering, g.Sequence, &g.Pack, g.State, g.Register), g.Table)
 	if err != nil {
 		return nil, fmt.Errorf("gathering %d: %w: %w", g.Sequence, ErrDamaged, err)

@@ -65,7 +65,7 @@ func (w *restorer) work(win *window) error {
 // unpacker is what one goroutine needs to take chunks out of packs.
 type unpacker struct {
 	w       *restorer
-	buffers buffers
+	buffers Buffers
 	raw     []byte
 	hasher  *chunk.Hasher
 	unpress *pack.Decompressor
@@ -119,7 +119,7 @@ func (u *unpacker) open(ref *snapshot.PackRef) (err error) {
 	if u.payload != nil && u.last == ref.ID {
 		return nil
 	}
-	u.payload, err = u.w.r.fetcher.open(u.w.ctx, &u.buffers, ref)
+	u.payload, err = u.w.r.fetcher.Open(u.w.ctx, &u.buffers, ref)
 	u.last = ref.ID
 	if err != nil {
 		u.payload = nil
@@ -149,7 +149,7 @@ func (u *unpacker) part(work *packWork) *partReader {
 	if stored*partBelow > work.ref.Class.Size() {
 		return nil
 	}
-	p, err := u.w.r.fetcher.part(u.w.ctx, &work.ref, entries)
+	p, err := readPart(u.w.ctx, u.w.r.fetcher, &work.ref, entries)
 	if err != nil {
 		return nil
 	}
@@ -169,7 +169,7 @@ func (u *unpacker) chunk(work *packWork, part *partReader, e pack.Entry) ([]byte
 		if stored, err := part.stored(nil, e); err == nil {
 			alone := e
 			alone.Offset = 0
-			if raw, err := plain(u.hasher, u.unpress, u.raw, stored, alone); err == nil {
+			if raw, err := OpenChunk(u.hasher, u.unpress, u.raw, stored, alone); err == nil {
 				return raw, nil
 			}
 		}
@@ -177,7 +177,7 @@ func (u *unpacker) chunk(work *packWork, part *partReader, e pack.Entry) ([]byte
 			return nil, err
 		}
 	}
-	return plain(u.hasher, u.unpress, u.raw, u.payload, e)
+	return OpenChunk(u.hasher, u.unpress, u.raw, u.payload, e)
 }
 
 // write puts bytes into the file, which is made with the first and finished with the last.

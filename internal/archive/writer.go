@@ -30,7 +30,7 @@ const (
 //	                                                                  └──> journal, once k sites have it
 type writer struct {
 	reg     *Register
-	sites   []*site
+	sites   Sites
 	session *pack.Session
 	coder   *shard.Coder
 	known   *known
@@ -63,7 +63,7 @@ type sealJob struct {
 }
 
 // newWriter starts the sealers; close ends them.
-func newWriter(ctx context.Context, reg *Register, sites []*site, known *known) (*writer, error) {
+func newWriter(ctx context.Context, reg *Register, sites Sites, known *known) (*writer, error) {
 	session, err := pack.NewSession(rand.Reader, reg.Public, reg.State, reg.ID, reg.Epoch)
 	if err != nil {
 		return nil, err
@@ -86,18 +86,12 @@ func newWriter(ctx context.Context, reg *Register, sites []*site, known *known) 
 	return w, nil
 }
 
-// largest is the payload of the largest class.
-func largest() int {
-	classes := pack.Classes()
-	return pack.Payload(classes[len(classes)-1], pack.Data)
-}
-
 // take waits for a payload buffer, which bounds how far reading runs ahead of sending.
 func (w *writer) take() ([]byte, error) {
 	select {
 	case buf := <-w.free:
 		if buf == nil {
-			buf = make([]byte, 0, largest())
+			buf = make([]byte, 0, pack.Largest(pack.Data))
 		}
 		return buf[:0], nil
 	case <-w.ctx.Done():
@@ -230,7 +224,7 @@ func (w *writer) send(job sealJob, buf []byte) error {
 	if _, err := rand.Read(id[:]); err != nil {
 		return err
 	}
-	m := w.reg.meta(job.b.kind, id, job.class)
+	m := w.reg.Meta(job.b.kind, id, job.class)
 	entries := job.b.builder.Entries()
 	sealed, err := w.session.Seal(buf[:0], rand.Reader, m, job.b.builder.Finish(job.class))
 	if err != nil {
@@ -263,12 +257,12 @@ func (w *writer) put(m pack.Meta, sealed []byte) (snapshot.PackRef, error) {
 	var all sync.WaitGroup
 	for i, s := range w.sites {
 		all.Go(func() {
-			ref.Shares[i] = shard.MaskAndHash(s.mask, m.ID, i, parts[i])
-			if !s.up() {
+			ref.Shares[i] = shard.MaskAndHash(s.Mask, m.ID, i, parts[i])
+			if !s.Up() {
 				return
 			}
 			if err := s.Objects.Put(w.ctx, ref.Shares[i], parts[i]); err != nil {
-				s.fail(fmt.Errorf("storing object %s: %w", ref.Shares[i], err))
+				s.Fail(fmt.Errorf("storing object %s: %w", ref.Shares[i], err))
 				return
 			}
 			w.sent.Add(int64(len(parts[i])))
@@ -279,7 +273,7 @@ func (w *writer) put(m pack.Meta, sealed []byte) (snapshot.PackRef, error) {
 	if err := w.ctx.Err(); err != nil {
 		return ref, context.Cause(w.ctx)
 	}
-	if err := enough(w.sites, w.reg.K); err != nil {
+	if err := w.sites.Enough(w.reg.K); err != nil {
 		return ref, err
 	}
 	w.packs.Add(1)
@@ -296,7 +290,7 @@ func (w *writer) putIndex(body []byte) (snapshot.PackRef, error) {
 	if _, err := rand.Read(id[:]); err != nil {
 		return snapshot.PackRef{}, err
 	}
-	m := w.reg.meta(pack.Index, id, class)
+	m := w.reg.Meta(pack.Index, id, class)
 	payload := pack.PadPayload(nil, class, pack.Index, body)
 	sealed, err := pack.SealIndex(make([]byte, 0, w.sharesSize(class)), rand.Reader, &w.reg.IndexKey, m, payload)
 	if err != nil {

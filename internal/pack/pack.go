@@ -124,6 +124,10 @@ func Payload(c Class, k Kind) int {
 	return plain
 }
 
+// Largest returns the length in bytes of the plaintext of a pack of the largest class and kind k: the most that one pack
+// can hold. It is 0 for kinds that have no class.
+func Largest(k Kind) int { return Payload(2, k) }
+
 // Smallest returns the smallest class whose payload holds this many bytes, and whether there is one.
 func Smallest(payload int, k Kind) (Class, bool) {
 	for c := range Class(classes) {

@@ -73,7 +73,7 @@ func script(t testing.TB, text string) string {
 func lacking(w *world) func(postgres.View) postgres.View {
 	return func(v postgres.View) postgres.View {
 		r := w.reader()
-		x, err := r.Stretches(w.Context(), 1)
+		x, err := r.Stream().Stretches(w.Context(), 1)
 		check(w, err)
 		var positions []postgres.Position
 		for i := range x.Len() {

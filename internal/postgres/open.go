@@ -28,7 +28,7 @@ func OpenLog(ctx context.Context, r *archive.Reader, head *snapshot.Head) (*Log,
 	if len(head.Source) == 0 {
 		return nil, fmt.Errorf("snapshot %d: %w", head.Sequence, ErrNotCluster)
 	}
-	raw, err := r.Register().Position(head)
+	raw, err := archive.Position(r.Register(), head)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func OpenLog(ctx context.Context, r *archive.Reader, head *snapshot.Head) (*Log,
 
 // Renew lists the log anew, also from embassies that did not answer before.
 func (l *Log) Renew(ctx context.Context) (*Log, error) {
-	l.reader.Again()
+	l.reader.Stream().Again()
 	next := &Log{Base: l.Base, reader: l.reader, head: l.head}
 	return next, next.list(ctx)
 }
@@ -49,7 +49,7 @@ func (l *Log) Renew(ctx context.Context) (*Log, error) {
 func (l *Log) View() View { return View{Trail: l.Trail, Read: l.Read} }
 
 func (l *Log) list(ctx context.Context) error {
-	index, err := l.reader.Stretches(ctx, l.Base.Stretch)
+	index, err := l.reader.Stream().Stretches(ctx, l.Base.Stretch)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (l *Log) list(ctx context.Context) error {
 		positions, places = append(positions, p), append(places, i)
 	}
 	trail, err := NewTrail(l.Base.System, positions, index.Complete(), func(i int) ([]byte, error) {
-		return l.reader.ReadStretch(ctx, index, places[i])
+		return l.reader.Stream().ReadStretch(ctx, index, places[i])
 	})
 	if err != nil {
 		return err
@@ -100,10 +100,10 @@ func (l *Log) own(ctx context.Context, t *Trail) error {
 // Read returns the bytes of a stretch by its place in the trail. Where too few embassies answer, those that failed earlier
 // in a recovery, which may take hours, are asked once more.
 func (l *Log) Read(ctx context.Context, stretch int) ([]byte, error) {
-	data, err := l.reader.ReadStretch(ctx, l.index, l.places[stretch])
+	data, err := l.reader.Stream().ReadStretch(ctx, l.index, l.places[stretch])
 	if errors.Is(err, archive.ErrTooFew) && ctx.Err() == nil {
-		l.reader.Again()
-		data, err = l.reader.ReadStretch(ctx, l.index, l.places[stretch])
+		l.reader.Stream().Again()
+		data, err = l.reader.Stream().ReadStretch(ctx, l.index, l.places[stretch])
 	}
 	return data, err
 }
@@ -112,7 +112,7 @@ func (l *Log) Read(ctx context.Context, stretch int) ([]byte, error) {
 // stretch that its head names. It needs no key that opens.
 func NeedsFrom(reg *archive.Register) func(*snapshot.Head) (uint64, error) {
 	return func(head *snapshot.Head) (uint64, error) {
-		raw, err := reg.Position(head)
+		raw, err := archive.Position(reg, head)
 		if err != nil {
 			return 0, err
 		}
