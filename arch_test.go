@@ -33,15 +33,21 @@ var floors = [][]room{
 	},
 	{
 		{
-			"postgres", "archive filetree snapshot cluster wal canon pack",
+			"postgres", "archive register filetree snapshot cluster wal canon pack",
 			"a cluster is a register like any other: it stands on the archive, and is handed keys as the archive is",
 		},
 	},
 	{
 		{
-			"archive", "filetree index snapshot custody charter ledger pack shard seal chunk durable",
-			"archive knows an embassy only by the small interface that it declares (so that sim can stand in for it), " +
-				"and is handed its keys by cmd, so it imports neither embassy nor home",
+			"archive", "register filetree index snapshot custody charter ledger pack shard seal chunk durable",
+			"archive knows embassies only as register does, and is handed its keys by cmd, so it imports neither embassy nor home",
+		},
+	},
+	{
+		{
+			"register", "snapshot charter ledger pack shard seal chunk",
+			"register knows an embassy only by the small interfaces that it declares (so that sim can stand in for it): it joins " +
+				"the shares of several, and knows neither trees nor streams nor where they are kept at home",
 		},
 	},
 	{
@@ -99,7 +105,7 @@ var floors = [][]room{
 	},
 }
 
-const everything = "postgres archive home embassy filetree cluster index witness evidence agreement auditor audit order snapshot wal retention custody charter ledger pack seal shard chunk canon peer durable"
+const everything = "postgres archive register home embassy filetree cluster index witness evidence agreement auditor audit order snapshot wal retention custody charter ledger pack seal shard chunk canon peer durable"
 
 // pure are the formats and what is composed of them: bytes in, bytes out.
 var pure = strings.Fields("evidence agreement auditor audit order snapshot wal retention custody charter ledger pack seal shard chunk canon")
@@ -114,13 +120,17 @@ type wall struct {
 
 var walls = []wall{
 	{
-		from: "embassy", never: strings.Fields("seal custody pack chunk snapshot index archive home filetree cluster postgres"),
+		from: "embassy", never: strings.Fields("seal custody pack chunk snapshot index register archive home filetree cluster postgres"),
 		others: []string{"crypto/hpke", "filippo.io/age", "filippo.io/hpke"},
 		why:    "a blind host (P1): what an embassy is built from must contain nothing that can open",
 	},
 	{
 		from: "archive", never: []string{"embassy", "home"},
 		why: "cmd joins archive and embassy, and sim replaces the embassy by a lying one",
+	},
+	{
+		from: "register", never: []string{"embassy", "home"},
+		why: "an embassy is what the interfaces say, and keys are handed over: what joins several hosts must not know one",
 	},
 }
 

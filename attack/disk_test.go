@@ -19,6 +19,7 @@ import (
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/snapshot"
@@ -97,7 +98,7 @@ func (d *disk) Get(_ context.Context, name shard.Name, dst []byte) ([]byte, erro
 	return dst, nil
 }
 
-func (d *disk) Check(context.Context, []shard.Name, bool) ([]archive.Flaw, error) { return nil, nil }
+func (d *disk) Check(context.Context, []shard.Name, bool) ([]register.Flaw, error) { return nil, nil }
 
 func (d *disk) GetRecord(_ context.Context, slot ledger.Slot) ([]byte, error) {
 	data, ok := d.records[slot]
@@ -128,22 +129,22 @@ func (d *disk) site() *disk { return &disk{objects: d.objects, records: d.record
 // stolen is all that a home folder says of one register, with the embassies' disks beside it.
 type stolen struct {
 	charter *charter.Charter
-	agent   *archive.Agent
+	agent   *register.Agent
 	key     ed25519.PrivateKey
 	record  *charter.Register
-	reg     *archive.Register
+	reg     *register.Register
 	disks   []*disk // in the order of shares
 	heads   []*snapshot.Head
 }
 
 // steal opens a home folder as any program could, and reads the disks of its embassies.
-func steal(t *testing.T, folder, register string, hosts []*host) *stolen {
+func steal(t *testing.T, folder, name string, hosts []*host) *stolen {
 	t.Helper()
 	h, err := home.Open(folder, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := h.Register(register)
+	r, err := h.Register(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +158,7 @@ func steal(t *testing.T, folder, register string, hosts []*host) *stolen {
 	if x.reg, err = x.register(r.Secrets, t.TempDir(), x.disks); err != nil {
 		t.Fatal(err)
 	}
-	x.agent = &archive.Agent{Key: x.key, CharterNumber: h.Charter.Number, CharterHash: h.Charter.Hash(), Host: "thief"}
+	x.agent = &register.Agent{Key: x.key, CharterNumber: h.Charter.Number, CharterHash: h.Charter.Hash(), Host: "thief"}
 	for _, a := range h.Charter.Agents {
 		x.agent.Trusted = append(x.agent.Trusted, a.PublicKey())
 	}
@@ -172,12 +173,12 @@ func steal(t *testing.T, folder, register string, hosts []*host) *stolen {
 }
 
 // register puts the register together over some disks.
-func (x *stolen) register(s *charter.RegisterSecrets, dir string, disks []*disk) (*archive.Register, error) {
+func (x *stolen) register(s *charter.RegisterSecrets, dir string, disks []*disk) (*register.Register, error) {
 	public, err := seal.ParsePublicKey(x.record.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	reg := &archive.Register{
+	reg := &register.Register{
 		State: x.record.State, ID: x.record.ID, Name: s.Name, Epoch: x.record.Epoch, Public: public,
 		IDKey: chunk.IDKey(s.IDKey), GearKey: s.GearKey, IndexKey: seal.Key(s.IndexKey), MaskKey: shard.MaskKey(s.MaskKey),
 		K: int(x.record.K), Dir: dir,
@@ -187,13 +188,13 @@ func (x *stolen) register(s *charter.RegisterSecrets, dir string, disks []*disk)
 		if !ok {
 			return nil, fmt.Errorf("embassy %s is not in the charter", id)
 		}
-		reg.Members = append(reg.Members, archive.Member{ID: id, Name: e.Name, Objects: disks[i], Records: disks[i]})
+		reg.Members = append(reg.Members, register.Member{ID: id, Name: e.Name, Objects: disks[i], Records: disks[i]})
 	}
 	return reg, nil
 }
 
 // with is the same register over other disks and with a local folder of its own.
-func (x *stolen) with(dir string, disks []*disk) *archive.Register {
+func (x *stolen) with(dir string, disks []*disk) *register.Register {
 	reg := *x.reg
 	reg.Dir = dir
 	reg.Members = slices.Clone(reg.Members)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/shard"
 )
@@ -120,13 +121,13 @@ func TestFlippedOnDisk(t *testing.T) {
 			}
 		}
 		to := s.in("restored-" + h.name)
-		var restored struct{ Faults []archive.Fault }
+		var restored struct{ Faults []register.Fault }
 		answer(t, &restored, []int{0}, "restore", "land", "--home", s.home, "--identity", s.reader(), "--to", to)
 		sameTrees(t, s.in("tree"), to)
 		var verified []archive.VerifyReport
 		answer(t, &verified, []int{3}, "verify", "--home", s.home, "--data")
 		for name := range x.disks[i].objects {
-			named := slices.ContainsFunc(verified[0].Faults, func(f archive.Fault) bool {
+			named := slices.ContainsFunc(verified[0].Faults, func(f register.Fault) bool {
 				return f.Embassy == h.name && f.Object == name.String()
 			})
 			if !named {

@@ -13,13 +13,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/chunk"
 	"chancery.dev/chancery/internal/embassy"
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/postgres"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/shard"
 )
@@ -34,19 +34,19 @@ type remote struct {
 }
 
 // Check asks for what is missing, or has the embassy read its disk.
-func (r remote) Check(ctx context.Context, names []shard.Name, read bool) ([]archive.Flaw, error) {
-	var flaws []archive.Flaw
+func (r remote) Check(ctx context.Context, names []shard.Name, read bool) ([]register.Flaw, error) {
+	var flaws []register.Flaw
 	if read {
 		damage, err := r.Scrub(ctx, names)
 		for _, d := range damage {
 			what := map[string]string{"unknown": "missing", "lost": "missing", "length": "wrong size", "altered": "wrong bytes"}[d.What]
-			flaws = append(flaws, archive.Flaw{Name: d.Name, What: what})
+			flaws = append(flaws, register.Flaw{Name: d.Name, What: what})
 		}
 		return flaws, err
 	}
 	missing, err := r.Missing(ctx, names)
 	for _, n := range missing {
-		flaws = append(flaws, archive.Flaw{Name: n, What: "missing"})
+		flaws = append(flaws, register.Flaw{Name: n, What: "missing"})
 	}
 	return flaws, err
 }
@@ -175,15 +175,15 @@ func dial(e charter.Embassy, state charter.StateID, key ed25519.PrivateKey) *emb
 }
 
 // agent is who signs the heads of this home.
-func (c *connection) agent() *archive.Agent {
+func (c *connection) agent() *register.Agent {
 	host, _ := os.Hostname()
 	a := agentOf(c.home.Charter, c.key, host)
 	a.Clock = c.clock
 	return a
 }
 
-func agentOf(c *charter.Charter, key ed25519.PrivateKey, host string) *archive.Agent {
-	a := &archive.Agent{Key: key, CharterNumber: c.Number, CharterHash: c.Hash(), Host: host}
+func agentOf(c *charter.Charter, key ed25519.PrivateKey, host string) *register.Agent {
+	a := &register.Agent{Key: key, CharterNumber: c.Number, CharterHash: c.Hash(), Host: host}
 	for _, x := range c.Agents {
 		a.Trusted = append(a.Trusted, x.PublicKey())
 	}
@@ -191,7 +191,7 @@ func agentOf(c *charter.Charter, key ed25519.PrivateKey, host string) *archive.A
 }
 
 // register opens a register for the archive.
-func (c *connection) register(name string) (*home.Register, *archive.Register, error) {
+func (c *connection) register(name string) (*home.Register, *register.Register, error) {
 	r, err := c.home.Register(name)
 	if err != nil {
 		return nil, nil, err
@@ -212,12 +212,12 @@ func (c *connection) registers(names []string) ([]string, error) {
 }
 
 // archiveRegister puts a register together for the archive.
-func archiveRegister(c *charter.Charter, rec *charter.Register, s *charter.RegisterSecrets, dir string, client func(charter.Embassy) *embassy.Client) (*archive.Register, error) {
+func archiveRegister(c *charter.Charter, rec *charter.Register, s *charter.RegisterSecrets, dir string, client func(charter.Embassy) *embassy.Client) (*register.Register, error) {
 	public, err := seal.ParsePublicKey(rec.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	reg := &archive.Register{
+	reg := &register.Register{
 		State: rec.State, ID: rec.ID, Name: s.Name, Epoch: rec.Epoch, Public: public,
 		IDKey: chunk.IDKey(s.IDKey), GearKey: s.GearKey, IndexKey: seal.Key(s.IndexKey), MaskKey: shard.MaskKey(s.MaskKey),
 		K: int(rec.K), Dir: dir,
@@ -231,7 +231,7 @@ func archiveRegister(c *charter.Charter, rec *charter.Register, s *charter.Regis
 			return nil, fmt.Errorf("register %s: embassy %s is not in the charter", s.Name, id)
 		}
 		x := remote{client(e), e.Name, c}
-		reg.Members = append(reg.Members, archive.Member{ID: id, Name: e.Name, Objects: x, Records: x})
+		reg.Members = append(reg.Members, register.Member{ID: id, Name: e.Name, Objects: x, Records: x})
 	}
 	return reg, nil
 }

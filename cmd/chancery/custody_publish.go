@@ -8,11 +8,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/embassy"
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 )
 
 // publish brings the next generation into force. The order is what keeps a register from being lost when home is, at
@@ -92,7 +92,7 @@ func (c *connection) spread(ctx context.Context, r *home.Refresh) error {
 	}
 	for _, rec := range r.Records {
 		if need := len(rec.Members) - int(rec.K) + 1; held[rec.ID] < need {
-			return fmt.Errorf("register %s: %w: %d hold its new record and %d must, and nothing was adopted: %w", rec.ID, archive.ErrTooFew, held[rec.ID], need, why)
+			return fmt.Errorf("register %s: %w: %d hold its new record and %d must, and nothing was adopted: %w", rec.ID, register.ErrTooFew, held[rec.ID], need, why)
 		}
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	"chancery.dev/chancery/internal/cluster"
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/postgres"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 	"chancery.dev/chancery/internal/wal"
 )
@@ -82,7 +83,7 @@ func snapshotCut(u *ui) *cobra.Command {
 // cutting is one register while a cut is made.
 type cutting struct {
 	def      *home.Register
-	reg      *archive.Register
+	reg      *register.Register
 	stream   *streaming    // of a cluster
 	conn     *cluster.Conn // of a cluster
 	base     postgres.Base
@@ -273,13 +274,13 @@ var errNoCut = errors.New("no cut of that name")
 
 // cutNamed finds a register's part of the newest cut of a name; nil where there is none. Embassies that do not answer are
 // passed over as long as k do.
-func cutNamed(ctx context.Context, reg *archive.Register, agent *archive.Agent, name string) (*snapshot.Cut, error) {
+func cutNamed(ctx context.Context, reg *register.Register, agent *register.Agent, name string) (*snapshot.Cut, error) {
 	found, err := archive.FindNotes(ctx, reg, agent, snapshot.CutNote, nil)
 	if err != nil {
 		return nil, err
 	}
 	if len(reg.Members)-len(found.Down) < reg.K {
-		return nil, fmt.Errorf("%w: which cuts there are", archive.ErrTooFew)
+		return nil, fmt.Errorf("%w: which cuts there are", register.ErrTooFew)
 	}
 	for seq := found.Last; seq > 0; seq-- {
 		raw := found.Records[seq]

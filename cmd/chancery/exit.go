@@ -21,6 +21,7 @@ import (
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/order"
 	"chancery.dev/chancery/internal/postgres"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/retention"
 	"chancery.dev/chancery/internal/witness"
 )
@@ -62,12 +63,12 @@ var exitTable = []struct {
 	{errStale, exitForked, "ask the embassies' people and the witnesses'; to take it all the same: --accept-stale"},
 	{ledger.ErrForked, exitForked, "chancery ledger verify --home HOME; keep the home folder and the embassies' answers, they are evidence"},
 	{ledger.ErrShorter, exitForked, "chancery ledger verify --home HOME; keep the home folder and the embassies' answers, they are evidence"},
-	{archive.ErrForked, exitForked, "chancery verify --home HOME; keep the home folder and the embassies' answers, they are evidence"},
+	{register.ErrForked, exitForked, "chancery verify --home HOME; keep the home folder and the embassies' answers, they are evidence"},
 	{custody.ErrForged, exitDamaged, "ask that custodian for the right kit, or take another custodian's"},
 	{custody.ErrForeign, exitRefused, "take the kits of this state, all from the same generation of the opening key"},
 	{custody.ErrTooFew, exitTooFew, "add the kits of more custodians: --kit KIT --identity KEY"},
-	{archive.ErrTooFew, exitTooFew, "chancery status --home HOME"},
-	{archive.ErrDamaged, exitDamaged, "chancery verify --home HOME --data; chancery repair --home HOME; to save what is whole, restore with --partial"},
+	{register.ErrTooFew, exitTooFew, "chancery status --home HOME"},
+	{register.ErrDamaged, exitDamaged, "chancery verify --home HOME --data; chancery repair --home HOME; to save what is whole, restore with --partial"},
 	{archive.ErrNotRegister, exitRefused, "name the identity file of one of this register's readers: --identity READER.key"},
 	{home.ErrNotReader, exitRefused, "name the identity file of one of this register's readers: --identity READER.key"},
 	{custody.ErrIdentity, exitRefused, "name the private key file that belongs to this kit or register"},

@@ -17,6 +17,7 @@ import (
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/evidence"
 	"chancery.dev/chancery/internal/filetree"
+	"chancery.dev/chancery/internal/register"
 )
 
 // answerTypes are the types of which answers are made, by the title of their table in docs/json.md. A title that
@@ -76,8 +77,8 @@ func answerTypes() map[string]any {
 		"agent run":                          agentJSON{},
 		"witnessed":                          witnessedJSON{},
 		"problem":                            archive.Problem{},
-		"down":                               archive.Down{},
-		"fault":                              archive.Fault{},
+		"down":                               register.Down{},
+		"fault":                              register.Fault{},
 		"warning":                            filetree.Warning{},
 		"receipt export":                     receiptExportJSON{},
 		"receipt verify":                     receiptVerifyJSON{},

@@ -12,12 +12,12 @@ import (
 	"strings"
 	"time"
 
-	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/custody"
 	"chancery.dev/chancery/internal/embassy"
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/seal"
 )
 
@@ -249,7 +249,7 @@ func (o *opened) nextCharter(ctx context.Context) (*charter.Charter, error) {
 				hint: "where custody was refreshed since these kits were made, take the kits of the newest generation",
 			}
 		}
-		return nil, fmt.Errorf("%w: none of %s answers: %w", archive.ErrTooFew, plural(len(o.charter.Embassies), "embassy"), why)
+		return nil, fmt.Errorf("%w: none of %s answers: %w", register.ErrTooFew, plural(len(o.charter.Embassies), "embassy"), why)
 	}
 	return nil, nil
 }

@@ -11,6 +11,7 @@ import (
 	"chancery.dev/chancery/internal/embassy"
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
 )
 
@@ -196,7 +197,7 @@ func eachDelivery(ctx context.Context, x *embassy.Client, register [16]byte, do 
 
 // checkErase holds the lists of an order that erases a whole register against what the embassies were given of it: nothing
 // stays that could need anything, so what is to find is an object of another register, and what would be left behind.
-func (c *connection) checkErase(ctx context.Context, r *home.Register, reg *archive.Register, lists []ledger.ObjectList) error {
+func (c *connection) checkErase(ctx context.Context, r *home.Register, reg *register.Register, lists []ledger.ObjectList) error {
 	for i, m := range reg.Members {
 		e, ok := c.home.Charter.EmbassyByID(m.ID)
 		if !ok {

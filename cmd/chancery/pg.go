@@ -17,6 +17,7 @@ import (
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/postgres"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/wal"
 )
 
@@ -26,7 +27,7 @@ func pgCommand(u *ui) *cobra.Command {
 }
 
 // clusterOf opens a register that is a cluster.
-func (c *connection) clusterOf(name string) (*home.Register, *archive.Register, error) {
+func (c *connection) clusterOf(name string) (*home.Register, *register.Register, error) {
 	r, reg, err := c.register(name)
 	if err != nil {
 		return nil, nil, err
@@ -152,10 +153,10 @@ func (c *connection) stream(ctx context.Context, u *ui, name string) error {
 const streamClosing = 10 * time.Second
 
 // openStream opens a register's stream, and tries again while too few embassies answer.
-func openStream(ctx context.Context, reg *archive.Register, agent *archive.Agent, tell func(error)) (*archive.Stream, error) {
+func openStream(ctx context.Context, reg *register.Register, agent *register.Agent, tell func(error)) (*archive.Stream, error) {
 	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
 		s, err := archive.OpenStream(ctx, reg, agent)
-		if err == nil || !errors.Is(err, archive.ErrTooFew) || ctx.Err() != nil {
+		if err == nil || !errors.Is(err, register.ErrTooFew) || ctx.Err() != nil {
 			return s, err
 		}
 		tell(err)

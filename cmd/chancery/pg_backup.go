@@ -10,12 +10,13 @@ import (
 	"chancery.dev/chancery/internal/cluster"
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/postgres"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/wal"
 )
 
 // backupCluster takes a base backup of a register that is a cluster, and the log that it needs: with the stream that is
 // running, or with one of its own for as long as it takes.
-func (c *connection) backupCluster(ctx context.Context, u *ui, r *home.Register, reg *archive.Register, tags []string) (*backupJSON, error) {
+func (c *connection) backupCluster(ctx context.Context, u *ui, r *home.Register, reg *register.Register, tags []string) (*backupJSON, error) {
 	name := r.Definition.Name
 	s := &streaming{conn: c, u: u, r: r, reg: reg}
 	if err := s.begin(ctx); err != nil {
@@ -90,7 +91,7 @@ type streaming struct {
 	conn   *connection
 	u      *ui
 	r      *home.Register
-	reg    *archive.Register
+	reg    *register.Register
 	before uint64 // the newest stretch before the backup
 
 	own   *archive.Stream // nil when another process streams

@@ -21,6 +21,7 @@ import (
 	"chancery.dev/chancery/internal/cluster"
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/postgres"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -79,7 +80,7 @@ type bootJSON struct {
 	Server   string          `json:"server,omitempty"`
 	Checks   []bootCheckJSON `json:"checks"`
 	Held     []string        `json:"embassies,omitempty"` // that hold the proof
-	Down     []archive.Down  `json:"embassies_down,omitempty"`
+	Down     []register.Down `json:"embassies_down,omitempty"`
 	Log      string          `json:"server_log,omitempty"`
 }
 
@@ -213,10 +214,10 @@ func prefixed(before, text string) string {
 // counts tells whether an error means that the register does not come back, or only that nothing could be tried here.
 func (t *trial) counts(err error) bool {
 	if !t.tried {
-		return errors.Is(err, archive.ErrDamaged) || errors.Is(err, archive.ErrForked)
+		return errors.Is(err, register.ErrDamaged) || errors.Is(err, register.ErrForked)
 	}
 	for _, no := range []error{
-		postgres.ErrPrograms, postgres.ErrSandbox, postgres.ErrProgram, postgres.ErrNotCluster, archive.ErrTooFew, postgres.ErrUnproven,
+		postgres.ErrPrograms, postgres.ErrSandbox, postgres.ErrProgram, postgres.ErrNotCluster, register.ErrTooFew, postgres.ErrUnproven,
 		fs.ErrPermission, syscall.ENOSPC, syscall.EDQUOT,
 	} {
 		if errors.Is(err, no) {
@@ -232,7 +233,7 @@ type trial struct {
 	u        *ui
 	flags    *bootFlags
 	r        *home.Register
-	reg      *archive.Register
+	reg      *register.Register
 	identity string
 	result   snapshot.ProofResult
 	tried    bool   // there was something to restore, and a place for it
@@ -410,11 +411,11 @@ func (t *trial) keep(ctx context.Context) (*bootJSON, error) {
 type proofsKnown struct {
 	records map[uint64][]byte
 	last    uint64
-	down    []archive.Down
+	down    []register.Down
 }
 
 // proofs are those of a register; what home did not have it has then.
-func (c *connection) proofs(ctx context.Context, r *home.Register, reg *archive.Register) (*proofsKnown, error) {
+func (c *connection) proofs(ctx context.Context, r *home.Register, reg *register.Register) (*proofsKnown, error) {
 	k := &proofsKnown{}
 	var err error
 	if k.records, err = r.Proofs(); err != nil {

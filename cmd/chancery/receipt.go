@@ -19,6 +19,7 @@ import (
 	"chancery.dev/chancery/internal/embassy"
 	"chancery.dev/chancery/internal/evidence"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -126,8 +127,8 @@ func writeFile(path string, write func(io.Writer) error) (sum string, n int64, e
 
 // receipts collects the proofs of one snapshot, or with all of those before it too.
 func (c *connection) receipts(ctx context.Context, name string, all bool) (*receiptExportJSON, *evidence.Bundle, error) {
-	register, want := splitName(name)
-	_, reg, err := c.register(register)
+	of, want := splitName(name)
+	_, reg, err := c.register(of)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -136,7 +137,7 @@ func (c *connection) receipts(ctx context.Context, name string, all bool) (*rece
 		return nil, nil, err
 	}
 	head := heads[len(heads)-1]
-	a := &receiptExportJSON{Register: register, Snapshot: archive.SnapshotName(head.Sequence), Embassies: []string{}}
+	a := &receiptExportJSON{Register: of, Snapshot: archive.SnapshotName(head.Sequence), Embassies: []string{}}
 	bundle := &evidence.Bundle{}
 	for _, h := range heads {
 		if h != head && !all {
@@ -154,7 +155,7 @@ func (c *connection) receipts(ctx context.Context, name string, all bool) (*rece
 		bundle.Head, bundle.Sites = b.Head, b.Sites
 	}
 	if len(bundle.Sites) == 0 {
-		return nil, nil, fmt.Errorf("%s: %w: %s", name, archive.ErrTooFew, "no embassy gives receipts")
+		return nil, nil, fmt.Errorf("%s: %w: %s", name, register.ErrTooFew, "no embassy gives receipts")
 	}
 	return a, bundle, nil
 }
@@ -192,7 +193,7 @@ func (c *connection) headReceipts(ctx context.Context, head *snapshot.Head, earl
 }
 
 // headsUpTo are a register's heads up to one: by number, or the newest.
-func headsUpTo(ctx context.Context, reg *archive.Register, agent *archive.Agent, want string) (heads []*snapshot.Head, err error) {
+func headsUpTo(ctx context.Context, reg *register.Register, agent *register.Agent, want string) (heads []*snapshot.Head, err error) {
 	newest, found := want == "" || want == "latest", false
 	last := uint64(0)
 	err = archive.Snapshots(ctx, reg, agent, func(h *snapshot.Head) error {

@@ -18,6 +18,7 @@ import (
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/custody"
 	"chancery.dev/chancery/internal/home"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -254,7 +255,7 @@ func (a *recoverJSON) verdict(worst []error) error {
 		return errors.Join(grave...)
 	case len(a.Registers)+len(a.Empty) == 0:
 		return &failure{
-			err: fmt.Errorf("%w: no register could be opened", archive.ErrDamaged), code: exitDamaged,
+			err: fmt.Errorf("%w: no register could be opened", register.ErrDamaged), code: exitDamaged,
 			hint: "ask the embassies that did not answer; where one has moved: --embassy NAME=URL",
 		}
 	case len(worst) > 0 || len(a.Problems) > 0:
@@ -265,7 +266,7 @@ func (a *recoverJSON) verdict(worst []error) error {
 
 // openFound opens a register for reading until the command ends, with local files of its own. Stale tells that what
 // embassies show of it may not be the newest, which was accepted.
-func (f *recoverFlags) openFound(ctx context.Context, o *opened, found foundRegister, work string) (reg *archive.Register, r *archive.Reader, stale bool, err error) {
+func (f *recoverFlags) openFound(ctx context.Context, o *opened, found foundRegister, work string) (reg *register.Register, r *archive.Reader, stale bool, err error) {
 	dir, err := os.MkdirTemp(work, "")
 	if err != nil {
 		return nil, nil, false, err

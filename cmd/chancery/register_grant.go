@@ -9,12 +9,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/custody"
 	"chancery.dev/chancery/internal/embassy"
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 )
 
 // grantJSON is the answer of register grant.
@@ -218,7 +218,7 @@ func (c *connection) adoptRecord(ctx context.Context, r *home.Register, rec *cha
 		}
 	}
 	if need := len(rec.Members) - int(rec.K) + 1; !again && len(a.Embassies) < need {
-		return nil, fmt.Errorf("register %s: %w: %d hold its new record and %d must, and it was not adopted", r.Definition.Name, archive.ErrTooFew, len(a.Embassies), need)
+		return nil, fmt.Errorf("register %s: %w: %d hold its new record and %d must, and it was not adopted", r.Definition.Name, register.ErrTooFew, len(a.Embassies), need)
 	}
 	if !again {
 		if err := r.Adopt(rec); err != nil {

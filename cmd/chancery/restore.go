@@ -14,6 +14,7 @@ import (
 
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/filetree"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -150,7 +151,7 @@ func checkTarget(dir string) error {
 }
 
 // restore writes one snapshot. It returns an answer whenever there is something to report, also with an error.
-func (f *restoreFlags) restore(c *cobra.Command, u *ui, r *archive.Reader, head *snapshot.Head, register, to string, include []string) (*restoreJSON, error) {
+func (f *restoreFlags) restore(c *cobra.Command, u *ui, r *archive.Reader, head *snapshot.Head, of, to string, include []string) (*restoreJSON, error) {
 	payload, err := r.Payload(head)
 	if err != nil {
 		return nil, err
@@ -161,7 +162,7 @@ func (f *restoreFlags) restore(c *cobra.Command, u *ui, r *archive.Reader, head 
 	}
 	_, missing := os.Stat(to)
 	var p archive.Progress
-	done := u.progress("restore of "+register, &p, total)
+	done := u.progress("restore of "+of, &p, total)
 	start := time.Now()
 	rep, err := r.Restore(c.Context(), head, to, f.options(include), &p)
 	done()
@@ -171,11 +172,11 @@ func (f *restoreFlags) restore(c *cobra.Command, u *ui, r *archive.Reader, head 
 	if rep == nil {
 		return nil, err
 	}
-	a := &restoreJSON{Register: register, To: to, RestoreReport: rep, Seconds: time.Since(start).Seconds()}
+	a := &restoreJSON{Register: of, To: to, RestoreReport: rep, Seconds: time.Since(start).Seconds()}
 	if err == nil && len(rep.Marked) > 0 {
 		return a, &failure{err: errPartial, code: exitPartial}
 	}
-	if f.partial && errors.Is(err, archive.ErrDamaged) {
+	if f.partial && errors.Is(err, register.ErrDamaged) {
 		a.Partial = true
 		if err := a.mark(); err != nil {
 			return a, err

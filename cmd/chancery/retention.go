@@ -17,6 +17,7 @@ import (
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/order"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/retention"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/snapshot"
@@ -102,7 +103,7 @@ func retentionPropose(u *ui) *cobra.Command {
 	return c
 }
 
-type planner func(context.Context, *archive.Register, *archive.Agent, []uint64) (*archive.Release, error)
+type planner func(context.Context, *register.Register, *register.Agent, []uint64) (*archive.Release, error)
 
 // retention applies a register's rules.
 func (c *connection) retention(ctx context.Context, name string, plan planner) (*retentionJSON, error) {
@@ -211,7 +212,7 @@ func writeRelease(dir string, rel *archive.Release) error {
 }
 
 // readRelease reads such a folder: the lists in the order of the register's embassies.
-func readRelease(dir string, reg *archive.Register) (snapshots []uint64, lists []ledger.ObjectList, err error) {
+func readRelease(dir string, reg *register.Register) (snapshots []uint64, lists []ledger.ObjectList, err error) {
 	text, err := os.ReadFile(filepath.Join(dir, "snapshots"))
 	if err != nil {
 		return nil, nil, err
@@ -228,7 +229,7 @@ func readRelease(dir string, reg *archive.Register) (snapshots []uint64, lists [
 }
 
 // readLists reads the lists of a register's embassies, in their order.
-func readLists(reg *archive.Register, path func(embassy string) string) (lists []ledger.ObjectList, err error) {
+func readLists(reg *register.Register, path func(embassy string) string) (lists []ledger.ObjectList, err error) {
 	for _, m := range reg.Members {
 		data, err := readCapped(path(m.Name), maxList)
 		if err != nil {
@@ -292,7 +293,7 @@ func retentionCheck(u *ui) *cobra.Command {
 }
 
 // checkRelease checks lists in folders of its own, so that nothing that home keeps is believed.
-func checkRelease(ctx context.Context, reg *archive.Register, agent *archive.Agent, key *seal.PrivateKey, snapshots []uint64, lists []ledger.ObjectList) error {
+func checkRelease(ctx context.Context, reg *register.Register, agent *register.Agent, key *seal.PrivateKey, snapshots []uint64, lists []ledger.ObjectList) error {
 	dir, err := os.MkdirTemp("", "chancery-check-*")
 	if err != nil {
 		return err

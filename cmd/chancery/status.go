@@ -15,6 +15,7 @@ import (
 	"chancery.dev/chancery/internal/agreement"
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/durable"
+	"chancery.dev/chancery/internal/register"
 )
 
 // statusJSON is the answer of status.
@@ -176,7 +177,7 @@ func (c *connection) registerStatus(ctx context.Context, name string) (*register
 		defer os.RemoveAll(reg.Dir)
 		st, err = archive.Stand(ctx, reg, c.agent(), time.Now())
 	}
-	if err != nil && !errors.Is(err, archive.ErrTooFew) {
+	if err != nil && !errors.Is(err, register.ErrTooFew) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	a := &registerStatusJSON{Name: name, Snapshots: st.Snapshots, Spare: st.Spare, AgeSeconds: st.Age.Seconds()}

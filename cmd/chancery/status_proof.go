@@ -17,6 +17,7 @@ import (
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/postgres"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -68,7 +69,7 @@ func (a *registerStatusJSON) calm() bool {
 }
 
 // restorable fills in to which moment a register can be brought back, whether it was tried, and what follows for it.
-func (c *connection) restorable(ctx context.Context, a *registerStatusJSON, r *home.Register, reg *archive.Register, now time.Time) error {
+func (c *connection) restorable(ctx context.Context, a *registerStatusJSON, r *home.Register, reg *register.Register, now time.Time) error {
 	a.RPO, a.RTO = r.Definition.RPO, r.Definition.RTO
 	if a.Newest != nil {
 		t := a.Newest.Time
@@ -109,11 +110,11 @@ func unproven(last *snapshot.ProofResult, a *registerStatusJSON, now time.Time) 
 }
 
 // clusterStatus fills in how far a cluster's log is abroad, and its proofs. It returns what the last proof says.
-func (c *connection) clusterStatus(ctx context.Context, a *registerStatusJSON, r *home.Register, reg *archive.Register, now time.Time) (*snapshot.ProofResult, error) {
+func (c *connection) clusterStatus(ctx context.Context, a *registerStatusJSON, r *home.Register, reg *register.Register, now time.Time) (*snapshot.ProofResult, error) {
 	a.Stream = &streamStatusJSON{Alarms: []alarmJSON{}}
 	newest, err := archive.NewestStretch(ctx, reg, c.agent())
 	switch {
-	case errors.Is(err, archive.ErrTooFew):
+	case errors.Is(err, register.ErrTooFew):
 		a.Stream.Unproven = err.Error()
 	case err != nil:
 		return nil, fmt.Errorf("%s: its log: %w", a.Name, err)
@@ -164,7 +165,7 @@ func (a *registerStatusJSON) stream(ctx context.Context, newest *archive.Newest,
 }
 
 // lastProof is what the last proof of a register that can be read says, and fills it in.
-func (c *connection) lastProof(ctx context.Context, a *registerStatusJSON, r *home.Register, reg *archive.Register, now time.Time) (last *snapshot.ProofResult, err error) {
+func (c *connection) lastProof(ctx context.Context, a *registerStatusJSON, r *home.Register, reg *register.Register, now time.Time) (last *snapshot.ProofResult, err error) {
 	known, err := c.proofs(ctx, r, reg)
 	if err != nil {
 		return nil, err

@@ -11,12 +11,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/auditor"
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/embassy"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/witness"
 )
 
@@ -34,7 +34,7 @@ const withheldFolder = "withheld"
 
 // holdLedgers has a register's embassies held against their ledgers. Proofs are kept in dir. With stale a ledger counts
 // also where nobody vouches for it.
-func holdLedgers(reg *archive.Register, ch *charter.Charter, client func(charter.Embassy) *embassy.Client, key ed25519.PrivateKey, stale bool, dir string) {
+func holdLedgers(reg *register.Register, ch *charter.Charter, client func(charter.Embassy) *embassy.Client, key ed25519.PrivateKey, stale bool, dir string) {
 	clients := map[charter.EmbassyID]*embassy.Client{} // used from several sides, so all are made before
 	for _, e := range ch.Embassies {
 		clients[e.ID] = client(e)
@@ -80,8 +80,8 @@ type tailRead struct {
 	cp   ledger.Checkpoint
 }
 
-// Tree is archive.Ledger. A ledger that was never cosigned may just have begun, and is waited for a little.
-func (o *openTail) Tree(ctx context.Context) (archive.Tree, error) {
+// Tree is register.Ledger. A ledger that was never cosigned may just have begun, and is waited for a little.
+func (o *openTail) Tree(ctx context.Context) (register.Tree, error) {
 	ctx, cancel := context.WithTimeout(ctx, treeTime)
 	defer cancel()
 	policy, err := o.vantage.charter.Policy()
@@ -116,14 +116,14 @@ type tailTree struct {
 	cp ledger.Checkpoint
 }
 
-// Beyond is archive.Tree. What was read for an earlier answer is not read again: the ledger is shown to continue it.
-func (t *tailTree) Beyond(ctx context.Context, kind ledger.RecordKind, register [16]byte, since, last uint64) (*archive.Entered, error) {
+// Beyond is register.Tree. What was read for an earlier answer is not read again: the ledger is shown to continue it.
+func (t *tailTree) Beyond(ctx context.Context, kind ledger.RecordKind, of [16]byte, since, last uint64) (*register.Entered, error) {
 	ctx, cancel := context.WithTimeout(ctx, tailTime)
 	defer cancel()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var from uint64
-	first := ledger.Slot{Kind: kind, Register: register, Sequence: since}
+	first := ledger.Slot{Kind: kind, Register: of, Sequence: since}
 	if since > 0 {
 		receipts, err := t.client().Receipts(ctx, nil, []ledger.Slot{first})
 		if err != nil {
@@ -133,7 +133,7 @@ func (t *tailTree) Beyond(ctx context.Context, kind ledger.RecordKind, register 
 			return nil, errors.New("it was given the records only now")
 		}
 	}
-	what := tailOf{kind, register}
+	what := tailOf{kind, of}
 	known, start := t.read[what], from
 	if known.cp.Size > 0 && known.from <= from && known.last <= last && known.cp.Size <= t.cp.Size {
 		start = known.cp.Size
@@ -143,15 +143,15 @@ func (t *tailTree) Beyond(ctx context.Context, kind ledger.RecordKind, register 
 	if n := t.cp.Size - start; n > maxTail {
 		return nil, fmt.Errorf("%d leaves would have to be read, and at most %d are", n, uint64(maxTail))
 	}
-	var found *archive.Entered
+	var found *register.Entered
 	err := auditor.Tail(ctx, t.source(ctx), t.cp, known.cp, start, func(index uint64, leaf *ledger.Leaf, _ []byte) error {
 		if since > 0 && index == from && (leaf == nil || leaf.Kind != ledger.RecordStored || leaf.Slot != first) {
 			return fmt.Errorf("leaf %d is another than its receipt says: %w", index, ledger.ErrForked)
 		}
-		if leaf == nil || leaf.Kind != ledger.RecordStored || leaf.Slot.Kind != kind || leaf.Slot.Register != register || leaf.Slot.Sequence <= last {
+		if leaf == nil || leaf.Kind != ledger.RecordStored || leaf.Slot.Kind != kind || leaf.Slot.Register != of || leaf.Slot.Sequence <= last {
 			return nil
 		}
-		found = &archive.Entered{Slot: leaf.Slot, Hash: leaf.Name, Leaf: index}
+		found = &register.Entered{Slot: leaf.Slot, Hash: leaf.Name, Leaf: index}
 		return errFound
 	})
 	if errors.Is(err, errFound) {
@@ -166,8 +166,8 @@ func (t *tailTree) Beyond(ctx context.Context, kind ledger.RecordKind, register 
 // errFound ends a look that found something.
 var errFound = errors.New("found")
 
-// Keep is archive.Tree: it writes a C2SP tlog-proof, with the leaf as its extra data.
-func (t *tailTree) Keep(ctx context.Context, e *archive.Entered) (string, error) {
+// Keep is register.Tree: it writes a C2SP tlog-proof, with the leaf as its extra data.
+func (t *tailTree) Keep(ctx context.Context, e *register.Entered) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, treeTime)
 	defer cancel()
 	entry, err := auditor.Show(ctx, t.source(ctx), t.embassy.Log(), e.Leaf)

@@ -11,6 +11,7 @@ import (
 
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/home"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/seal"
 )
 
@@ -86,7 +87,7 @@ func grantedKey(r *home.Register, identity string) (*seal.PrivateKey, error) {
 }
 
 // registerFor opens a register for the archive, with its key where a reader's identity is named.
-func (c *connection) registerFor(name, identity string) (r *home.Register, reg *archive.Register, key *seal.PrivateKey, err error) {
+func (c *connection) registerFor(name, identity string) (r *home.Register, reg *register.Register, key *seal.PrivateKey, err error) {
 	if r, reg, err = c.register(name); err == nil && identity != "" {
 		key, err = grantedKey(r, identity)
 	}

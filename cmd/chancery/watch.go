@@ -11,10 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/witness"
 )
 
@@ -77,7 +77,7 @@ func (c *connection) unknown(ctx context.Context, e charter.Embassy) error {
 		return nil
 	}
 	return &failure{
-		err: fmt.Errorf("%w: %s: %w: %s", archive.ErrForked, e.Name, errStale, f.Why), code: exitForked,
+		err: fmt.Errorf("%w: %s: %w: %s", register.ErrForked, e.Name, errStale, f.Why), code: exitForked,
 		hint: "ask the embassy's people; if they know why (a disk was replaced): chancery embassy renewed --name " + e.Name,
 	}
 }
@@ -108,7 +108,7 @@ func (c *connection) remember(ctx context.Context, e charter.Embassy, now ledger
 		}
 		if err != nil {
 			return &failure{
-				err:  fmt.Errorf("%w: %s: %w (it had %d entries and has %d)", archive.ErrForked, e.Name, errRolledBack, before.Size, now.Size),
+				err:  fmt.Errorf("%w: %s: %w (it had %d entries and has %d)", register.ErrForked, e.Name, errRolledBack, before.Size, now.Size),
 				code: exitForked, hint: "keep " + c.home.LedgerFile(e.Name) + " as evidence; if you know why (a disk was replaced): chancery embassy renewed --name " + e.Name,
 			}
 		}
@@ -165,8 +165,8 @@ func embassyRenewed(u *ui) *cobra.Command {
 }
 
 // recordFault says that an embassy lacks a register's record, without which nobody recovers the register from there.
-func (c *connection) recordFault(ctx context.Context, r *home.Register) []archive.Fault {
-	var faults []archive.Fault
+func (c *connection) recordFault(ctx context.Context, r *home.Register) []register.Fault {
+	var faults []register.Fault
 	for _, id := range r.Record.Members {
 		e, ok := c.home.Charter.EmbassyByID(id)
 		if !ok {
@@ -174,7 +174,7 @@ func (c *connection) recordFault(ctx context.Context, r *home.Register) []archiv
 		}
 		list, err := c.client(e).ListRecords(ctx, ledger.Register, r.Record.ID, r.Record.Sequence-1)
 		if err == nil && len(list) == 0 {
-			faults = append(faults, archive.Fault{Embassy: e.Name, Object: fmt.Sprintf("record %d", r.Record.Sequence), What: "missing"})
+			faults = append(faults, register.Fault{Embassy: e.Name, Object: fmt.Sprintf("record %d", r.Record.Sequence), What: "missing"})
 		}
 	}
 	return faults

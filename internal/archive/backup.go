@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"chancery.dev/chancery/internal/filetree"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -47,16 +48,16 @@ type BackupReport struct {
 	ProblemSum  uint64            `json:"problem_count"`
 	Excluded    snapshot.Excluded `json:"-"`
 	OtherFS     []string          `json:"other_file_systems,omitempty"`
-	Down        []Down            `json:"embassies_down,omitempty"`
+	Down        []register.Down   `json:"embassies_down,omitempty"`
 	Gaps        int               `json:"shares_missing"` // of earlier packs, at embassies that are up
 	Head        *snapshot.Head    `json:"-"`
-	Faults      []Fault           `json:"faults,omitempty"`
+	Faults      []register.Fault  `json:"faults,omitempty"`
 	Local       string            `json:"local_problem,omitempty"` // with the local folder, after the snapshot was made
 }
 
 // Backup makes a snapshot of the source. It returns a report also when the snapshot is made in part; the error tells
 // whether there is a snapshot at all. With fewer than k embassies nothing is read and ErrTooFew returned.
-func Backup(ctx context.Context, reg *Register, agent *Agent, src Source, progress *Progress) (*BackupReport, error) {
+func Backup(ctx context.Context, reg *register.Register, agent *register.Agent, src Source, progress *Progress) (*BackupReport, error) {
 	if progress == nil {
 		progress = &Progress{}
 	}
@@ -124,7 +125,7 @@ type making struct {
 
 // begin brings a register's history up to date and opens its writer; end releases both. With fewer than k embassies it
 // fails with ErrTooFew.
-func begin(ctx context.Context, reg *Register, agent *Agent) (_ *making, err error) {
+func begin(ctx context.Context, reg *register.Register, agent *register.Agent) (_ *making, err error) {
 	m := &making{}
 	sites := reg.Sites()
 	if m.run, err = openRun(ctx, reg, agent, sites, newest); err != nil {
@@ -132,7 +133,7 @@ func begin(ctx context.Context, reg *Register, agent *Agent) (_ *making, err err
 	}
 	if m.run.torn && len(sites.Up()) < len(sites) { // what is not known now may be known when the others answer
 		m.run.close()
-		return nil, fmt.Errorf("%w: a part of the index, and not every embassy answers", ErrDamaged)
+		return nil, fmt.Errorf("%w: a part of the index, and not every embassy answers", register.ErrDamaged)
 	}
 	if m.known, err = openKnown(reg, m.run.index, m.run.orders.leaving); err != nil {
 		m.run.close()
@@ -264,7 +265,7 @@ func newBackup(ctx context.Context, r *run, w *writer, src Source, progress *Pro
 	}
 	b := &backup{
 		run: r, w: w, src: src, progress: progress, root: root, rootStat: st, started: time.Now(),
-		seen: before, seenNext: next, key: r.reg.seenKey(),
+		seen: before, seenNext: next, key: newSeenKey(r.reg),
 		jobs: make(chan job, 64), presses: make(chan *press, readers()+3), outcome: make(chan snapshot.Entry, 1),
 	}
 	b.ctx, b.failure.stop = context.WithCancelCause(ctx)

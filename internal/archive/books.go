@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -27,8 +28,8 @@ type bookHead struct {
 // what nothing needs that came before. Those that an order removed are not needed by any snapshot that is left.
 func (r *run) openBooks(ctx context.Context) (*books, error) {
 	b := &books{}
-	f := &Fetcher{Register: r.reg, Sites: r.sites, Faults: r.faults}
-	var buf Buffers
+	f := &register.Fetcher{Register: r.reg, Sites: r.sites, Faults: r.faults}
+	var buf register.Buffers
 	next := uint64(0)
 	for seq := uint64(1); seq <= r.history.last; seq++ {
 		h, err := r.history.head(seq)

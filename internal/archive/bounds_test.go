@@ -7,6 +7,7 @@ import (
 	"chancery.dev/chancery/internal/chunk"
 	"chancery.dev/chancery/internal/index"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -20,7 +21,7 @@ func TestTheHeapDoesNotGrowWithARun(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ix.Close()
-	k, err := openKnown(&Register{Dir: dir, K: 1, Members: make([]Member, 1)}, ix, nil)
+	k, err := openKnown(&register.Register{Dir: dir, K: 1, Members: make([]register.Member, 1)}, ix, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,23 +60,5 @@ func TestTheHeapDoesNotGrowWithARun(t *testing.T) {
 	k.packs++ // as if one had been lost: the control
 	if err := k.whole(func(snapshot.IndexedPack) error { return nil }); err == nil {
 		t.Error("a journal with too few packs was taken")
-	}
-}
-
-func TestOnlyReadsThatFailInARowPutASiteDown(t *testing.T) {
-	t.Parallel()
-	s := &Site{}
-	for range 10 * maxStrikes {
-		s.Strike(errSize)
-		s.Answered()
-	}
-	if !s.Up() {
-		t.Error("it answered in between")
-	}
-	for range maxStrikes {
-		s.Strike(errSize)
-	}
-	if s.Up() {
-		t.Error("it did not answer any more")
 	}
 }

@@ -7,11 +7,12 @@ import (
 	"strings"
 	"time"
 
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
 // Snapshots calls yield for the head of every snapshot, oldest first. No key that opens is needed.
-func Snapshots(ctx context.Context, reg *Register, agent *Agent, yield func(*snapshot.Head) error) error {
+func Snapshots(ctx context.Context, reg *register.Register, agent *register.Agent, yield func(*snapshot.Head) error) error {
 	h, err := openHistory(reg, agent.Trusted)
 	if err != nil {
 		return err
@@ -32,7 +33,7 @@ func Snapshots(ctx context.Context, reg *Register, agent *Agent, yield func(*sna
 }
 
 // FindHead returns a snapshot's head by number, or the newest. No key that opens is needed.
-func FindHead(ctx context.Context, reg *Register, agent *Agent, name string) (*snapshot.Head, error) {
+func FindHead(ctx context.Context, reg *register.Register, agent *register.Agent, name string) (*snapshot.Head, error) {
 	h, err := openHistory(reg, agent.Trusted)
 	if err != nil {
 		return nil, err
@@ -64,7 +65,7 @@ type SiteStanding struct {
 
 // Stand asks every embassy what it holds of a register, without reading anything and without a key that opens. With
 // fewer than k embassies it reports what it knows and returns ErrTooFew.
-func Stand(ctx context.Context, reg *Register, agent *Agent, now time.Time) (*Standing, error) {
+func Stand(ctx context.Context, reg *register.Register, agent *register.Agent, now time.Time) (*Standing, error) {
 	sites := reg.Sites()
 	st := &Standing{}
 	r, err := openRun(ctx, reg, agent, sites, whole)
@@ -72,7 +73,7 @@ func Stand(ctx context.Context, reg *Register, agent *Agent, now time.Time) (*St
 	case err == nil:
 		defer r.close()
 		err = r.stand(ctx, st, now)
-	case errors.Is(err, ErrTooFew): // what is known here is better than nothing
+	case errors.Is(err, register.ErrTooFew): // what is known here is better than nothing
 		if h, herr := openHistory(reg, agent.Trusted); herr == nil {
 			err = errors.Join(err, st.newest(h, now))
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -16,7 +17,7 @@ import (
 // ErrBreaks with the first object that a snapshot needs which stays, or that is no object of this register. It needs no
 // key that opens and trusts nothing that home says: given an empty folder it reads everything from the embassies, so that
 // whoever is to sign an order can check it first.
-func CheckRelease(ctx context.Context, reg *Register, agent *Agent, snapshots []uint64, lists []ledger.ObjectList) error {
+func CheckRelease(ctx context.Context, reg *register.Register, agent *register.Agent, snapshots []uint64, lists []ledger.ObjectList) error {
 	if len(lists) != len(reg.Members) {
 		return fmt.Errorf("%d lists for %d embassies", len(lists), len(reg.Members))
 	}
@@ -32,7 +33,7 @@ func CheckRelease(ctx context.Context, reg *Register, agent *Agent, snapshots []
 	if err := b.mayGo(snapshots); err != nil {
 		return err
 	}
-	c := &checking{run: r, books: b, lists: lists, f: &Fetcher{Register: reg, Sites: r.sites, Faults: r.faults}, found: make([]int, len(lists))}
+	c := &checking{run: r, books: b, lists: lists, f: &register.Fetcher{Register: reg, Sites: r.sites, Faults: r.faults}, found: make([]int, len(lists))}
 	for _, seq := range b.standing(snapshots) {
 		n, err := b.of(seq)
 		if err != nil {
@@ -52,14 +53,14 @@ type keptNeed struct {
 type checking struct {
 	run   *run
 	books *books
-	f     *Fetcher
+	f     *register.Fetcher
 	lists []ledger.ObjectList
 	kept  []keptNeed
 	found []int // of each list, how many objects are the register's
 }
 
 func (c *checking) check(ctx context.Context) error {
-	var buf Buffers
+	var buf register.Buffers
 	for i := range c.books.heads {
 		if err := c.head(ctx, &buf, &c.books.heads[i]); err != nil {
 			return err
@@ -79,7 +80,7 @@ func (c *checking) check(ctx context.Context) error {
 
 // head goes through the packs of one head. Where its index packs are lost or tell of another number than the head, nobody
 // knows which packs it adds: what is listed of them counts as none of the register's.
-func (c *checking) head(ctx context.Context, buf *Buffers, x *bookHead) error {
+func (c *checking) head(ctx context.Context, buf *register.Buffers, x *bookHead) error {
 	for j := range x.head.References {
 		if err := c.pack(&x.head.References[j], func(k *keptNeed) bool { return slices.Contains(k.told, x.head.Sequence) }); err != nil {
 			return err
@@ -97,7 +98,7 @@ func (c *checking) head(ctx context.Context, buf *Buffers, x *bookHead) error {
 			continue
 		}
 		own, err := readIndex(ctx, c.f, buf, ref)
-		if errors.Is(err, ErrDamaged) {
+		if errors.Is(err, register.ErrDamaged) {
 			whole = false
 			continue
 		}
@@ -139,7 +140,7 @@ func (c *checking) pack(ref *snapshot.PackRef, needs func(*keptNeed) bool) error
 // CheckContents reads the folders of every snapshot that stays, as they would be read had the listed objects been removed,
 // and returns ErrBreaks with the first path whose content is in no pack then. It trusts no references. The register's
 // folder must be empty: what is read here must not be what anybody kept.
-func CheckContents(ctx context.Context, reg *Register, agent *Agent, key *seal.PrivateKey, snapshots []uint64, lists []ledger.ObjectList) error {
+func CheckContents(ctx context.Context, reg *register.Register, agent *register.Agent, key *seal.PrivateKey, snapshots []uint64, lists []ledger.ObjectList) error {
 	r, err := openReader(ctx, reg, agent, key, &objectLists{of: lists})
 	if err != nil {
 		return err
@@ -156,7 +157,7 @@ func CheckContents(ctx context.Context, reg *Register, agent *Agent, key *seal.P
 			continue
 		}
 		err := w.snapshot(ctx, seq)
-		if errors.Is(err, ErrDamaged) {
+		if errors.Is(err, register.ErrDamaged) {
 			err = fmt.Errorf("%w: %w", ErrBreaks, err)
 		}
 		if err != nil {

@@ -14,19 +14,20 @@ import (
 	"chancery.dev/chancery/internal/index"
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
 // headMeta is the meaning that the payload of a head is sealed with: its place in the chain is part of it.
-func headMeta(r *Register, seq uint64) pack.Meta {
+func headMeta(r *register.Register, seq uint64) pack.Meta {
 	var id pack.ID
 	binary.BigEndian.PutUint64(id[8:], seq)
 	return r.Meta(pack.Head, id, 0)
 }
 
 // sourceMeta is the meaning that a head's source position is sealed with, under the index key: agents read it, too.
-func sourceMeta(r *Register, seq uint64) pack.Meta {
+func sourceMeta(r *register.Register, seq uint64) pack.Meta {
 	m := headMeta(r, seq)
 	m.Kind = pack.Source
 	return m
@@ -34,7 +35,7 @@ func sourceMeta(r *Register, seq uint64) pack.Meta {
 
 // Position opens the position of its source that a head bears; nothing where it bears none. It needs no key that opens.
 // Errors wrap ErrDamaged.
-func Position(r *Register, head *snapshot.Head) ([]byte, error) {
+func Position(r *register.Register, head *snapshot.Head) ([]byte, error) {
 	if len(head.Source) == 0 {
 		return nil, nil
 	}
@@ -42,7 +43,7 @@ func Position(r *Register, head *snapshot.Head) ([]byte, error) {
 	m.K, m.N = head.K, uint8(len(head.Members))
 	p, err := pack.OpenNote(&r.IndexKey, m, head.Source)
 	if err != nil {
-		return nil, fmt.Errorf("head %d: position: %w: %w", head.Sequence, ErrDamaged, err)
+		return nil, fmt.Errorf("head %d: position: %w: %w", head.Sequence, register.ErrDamaged, err)
 	}
 	return p, nil
 }
@@ -138,12 +139,12 @@ func takeReceipts(ctx context.Context, r *run, k *known, index []snapshot.PackRe
 }
 
 // receiptsOf takes one site's receipts of its objects, in batches, and signs for each that it was sent.
-func (r *run) receiptsOf(ctx context.Context, s *Site, k *known, index []snapshot.PackRef) error {
+func (r *run) receiptsOf(ctx context.Context, s *register.Site, k *known, index []snapshot.PackRef) error {
 	n, err := objectsOf(s, k)
 	if err != nil {
 		return err
 	}
-	sent, err := NewDeliverer(ctx, r.reg, r.agent, s, r.history.last+1, n+len(index))
+	sent, err := register.NewDeliverer(ctx, r.reg, r.agent, s, r.history.last+1, n+len(index))
 	if err != nil {
 		return err
 	}
@@ -173,7 +174,7 @@ func (r *run) receiptsOf(ctx context.Context, s *Site, k *known, index []snapsho
 		if name := ref.Shares[s.Share]; !k.absent[name] {
 			names = append(names, name)
 		}
-		if len(names) < Batch {
+		if len(names) < register.Batch {
 			return nil
 		}
 		return flush()
@@ -193,7 +194,7 @@ func (r *run) receiptsOf(ctx context.Context, s *Site, k *known, index []snapsho
 }
 
 // objectsOf counts the packs of which a site has its share.
-func objectsOf(s *Site, k *known) (n int, err error) {
+func objectsOf(s *register.Site, k *known) (n int, err error) {
 	if len(k.absent) == 0 {
 		return k.packs, nil
 	}
@@ -208,7 +209,7 @@ func objectsOf(s *Site, k *known) (n int, err error) {
 
 // keepReceipts writes receipts beside the heads: they are what convicts an embassy that denies later. part is 0 for
 // the head's own.
-func (r *run) keepReceipts(s *Site, part int, receipts []ledger.Receipt) error {
+func (r *run) keepReceipts(s *register.Site, part int, receipts []ledger.Receipt) error {
 	dir := filepath.Join(r.reg.Dir, "receipts", s.Name)
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return err

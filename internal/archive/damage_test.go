@@ -15,6 +15,7 @@ import (
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/sim"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -73,7 +74,7 @@ func TestAnyByteOfAShareMayBeWrong(t *testing.T) {
 					if err != nil || !bytes.Equal(got, want) {
 						t.Fatalf("share %d byte %d: %v", share, at, err)
 					}
-					if len(found) != 1 || found[0] != (archive.Fault{Embassy: e.Name, Object: name.String(), What: "wrong bytes"}) {
+					if len(found) != 1 || found[0] != (register.Fault{Embassy: e.Name, Object: name.String(), What: "wrong bytes"}) {
 						t.Fatalf("share %d byte %d: blame falls on %v", share, at, found)
 					}
 					e.Flip(name, at, bits)
@@ -120,7 +121,7 @@ func TestAnyNMinusKEmbassiesMayBeWrong(t *testing.T) {
 				t.Parallel()
 				b, r := opened(t, kn[0], kn[1])
 				rng := rand.New(rand.NewPCG(uint64(w), 1))
-				want := map[archive.Fault]bool{}
+				want := map[register.Fault]bool{}
 				packs := r.Packs()
 				head, err := r.Find("1")
 				check(t, err)
@@ -134,7 +135,7 @@ func TestAnyNMinusKEmbassiesMayBeWrong(t *testing.T) {
 					for _, share := range rng.Perm(kn[1])[:kn[1]-kn[0]] {
 						e := b.state.Embassies[share]
 						wrong.do(e, ref, share, before[(i+1)%len(packs)])
-						want[archive.Fault{Embassy: e.Name, Object: ref.Shares[share].String(), What: wrong.what}] = true
+						want[register.Fault{Embassy: e.Name, Object: ref.Shares[share].String(), What: wrong.what}] = true
 					}
 				}
 				rep := b.comesBack("1", b.tree)
@@ -145,7 +146,7 @@ func TestAnyNMinusKEmbassiesMayBeWrong(t *testing.T) {
 				}
 				v := b.verify(archive.VerifyOptions{Data: true})
 				for _, f := range v.Faults {
-					delete(want, archive.Fault{Embassy: f.Embassy, Object: f.Object, What: wrong.what})
+					delete(want, register.Fault{Embassy: f.Embassy, Object: f.Object, What: wrong.what})
 				}
 				if v.Lost > 0 && wrong.what != "wrong size" || v.Thin == 0 {
 					t.Errorf("verified: %+v", v)
@@ -194,14 +195,14 @@ func TestBeyondNMinusKItRefusesAndNamesTheFiles(t *testing.T) {
 			wrong.do(b.state.Embassies[2], ref, 2, nil)
 
 			to, rep, err := b.restore("1", archive.RestoreOptions{})
-			if !errors.Is(err, archive.ErrDamaged) {
+			if !errors.Is(err, register.ErrDamaged) {
 				t.Fatalf("restored: %v", err)
 			}
 			isEmpty(t, to)
 			check(t, sameLost(rep, want))
 
 			to, rep, err = b.restore("1", archive.RestoreOptions{Partial: true})
-			if !errors.Is(err, archive.ErrDamaged) {
+			if !errors.Is(err, register.ErrDamaged) {
 				t.Fatalf("restored in part: %v", err)
 			}
 			check(t, sameLost(rep, want))
@@ -224,7 +225,7 @@ func TestBeyondNMinusKItRefusesAndNamesTheFiles(t *testing.T) {
 				}
 			}
 			rep2, err := archive.Verify(t.Context(), b.reg(), b.state.Agent, archive.VerifyOptions{Data: true}, nil)
-			if !errors.Is(err, archive.ErrDamaged) || rep2.Lost != 1 {
+			if !errors.Is(err, register.ErrDamaged) || rep2.Lost != 1 {
 				t.Errorf("verified: %v %+v", err, rep2)
 			}
 		})
@@ -256,11 +257,11 @@ func TestALostIndexPackHitsItsOwnSnapshotOnly(t *testing.T) {
 		e.Damage(rep.Head.Index[0].Shares[i], nil)
 	}
 	b.comesBack("1", first)
-	if _, _, err := b.restore("2", archive.RestoreOptions{}); !errors.Is(err, archive.ErrDamaged) {
+	if _, _, err := b.restore("2", archive.RestoreOptions{}); !errors.Is(err, register.ErrDamaged) {
 		t.Errorf("snapshot 2: %v", err)
 	}
 	v, err := archive.Verify(t.Context(), b.state.Register(fastDir(t)), b.state.Agent, archive.VerifyOptions{}, nil)
-	if !errors.Is(err, archive.ErrDamaged) || v.Lost != 1 {
+	if !errors.Is(err, register.ErrDamaged) || v.Lost != 1 {
 		t.Errorf("verified: %v, %+v", err, v)
 	}
 	b.dir = fastDir(t) // a new agent cannot know what was in it, and stores that again
@@ -382,10 +383,10 @@ func TestHeadsOfOthersAreNotTaken(t *testing.T) {
 			_, rep, err := b.restore("2", archive.RestoreOptions{})
 			_, berr := b.tryBackup(t.Context())
 			if test.forked {
-				if !errors.Is(err, archive.ErrForked) || !errors.Is(berr, archive.ErrForked) {
+				if !errors.Is(err, register.ErrForked) || !errors.Is(berr, register.ErrForked) {
 					t.Errorf("a fork was taken: %v, %v", err, berr)
 				}
-				if _, _, err := b.restore("", archive.RestoreOptions{}); !errors.Is(err, archive.ErrForked) {
+				if _, _, err := b.restore("", archive.RestoreOptions{}); !errors.Is(err, register.ErrForked) {
 					t.Errorf("the newest of a forked history was taken: %v", err)
 				}
 				b.comesBack("1", b.tree) // nobody signed two of it

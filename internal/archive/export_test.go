@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -61,21 +62,21 @@ func (r *Reader) Files(ctx context.Context, head *snapshot.Head, id pack.ID) (pa
 // FreshFetcher opens packs, and forgets between them what it found wrong.
 type FreshFetcher struct {
 	reader *Reader
-	b      Buffers
+	b      register.Buffers
 }
 
 // NewFreshFetcher returns one.
 func NewFreshFetcher(r *Reader) *FreshFetcher { return &FreshFetcher{reader: r} }
 
 // Open fetches and opens one pack.
-func (f *FreshFetcher) Open(ctx context.Context, ref *snapshot.PackRef) (payload []byte, found []Fault, err error) {
-	inner := &Fetcher{Register: f.reader.run.reg, Sites: f.reader.run.reg.Sites(), Opener: f.reader.fetcher.Opener, Faults: &Faults{}}
+func (f *FreshFetcher) Open(ctx context.Context, ref *snapshot.PackRef) (payload []byte, found []register.Fault, err error) {
+	inner := &register.Fetcher{Register: f.reader.run.reg, Sites: f.reader.run.reg.Sites(), Opener: f.reader.fetcher.Opener, Faults: &register.Faults{}}
 	payload, err = inner.Open(ctx, &f.b, ref)
 	return payload, inner.Faults.All(), err
 }
 
 // Unmask returns the first share of a pack as it was before it was masked.
-func Unmask(reg *Register, ref *snapshot.PackRef, data []byte) []byte {
+func Unmask(reg *register.Register, ref *snapshot.PackRef, data []byte) []byte {
 	data = append([]byte(nil), data...)
 	shard.Mask(reg.Sites()[0].Mask, ref.ID, 0, data)
 	return data

@@ -13,6 +13,7 @@ import (
 
 	"chancery.dev/chancery/internal/chunk"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -86,7 +87,7 @@ type fedBlock struct {
 }
 
 // BackupFeed makes a snapshot of a feed as Backup does of a folder.
-func BackupFeed(ctx context.Context, reg *Register, agent *Agent, feed Feed, progress *Progress) (*BackupReport, error) {
+func BackupFeed(ctx context.Context, reg *register.Register, agent *register.Agent, feed Feed, progress *Progress) (*BackupReport, error) {
 	if progress == nil {
 		progress = &Progress{}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/chunk"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/sim"
 )
 
@@ -229,7 +230,7 @@ func TestChangesAreNotBuiltUponWhatIsNotThere(t *testing.T) {
 			e.Damage(name, nil)
 		}
 	}
-	if _, err := archive.Verify(t.Context(), p.b.reg(), p.b.state.Agent, archive.VerifyOptions{}, nil); !errors.Is(err, archive.ErrDamaged) {
+	if _, err := archive.Verify(t.Context(), p.b.reg(), p.b.state.Agent, archive.VerifyOptions{}, nil); !errors.Is(err, register.ErrDamaged) {
 		t.Fatalf("verify: %v", err)
 	}
 	rep, err := p.feed()

@@ -13,26 +13,27 @@ import (
 
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
 // history is the chain of a register's heads: a local copy of each, checked when it came, in files named by
 // sequence. What it knows of a head that it does not hold in memory is on disk, so it does not grow with the chain.
 type history struct {
-	reg     *Register
+	reg     *register.Register
 	trusted []ed25519.PublicKey
 	dir     string
 	last    uint64
-	lag     map[int]uint64 // share -> the sequence after which this site lacks heads
-	faults  *Faults        // heads that are not what they should be
-	fork    uint64         // the first number that two heads claim; 0 while there is none
-	forked  error          // who holds the other
+	lag     map[int]uint64   // share -> the sequence after which this site lacks heads
+	faults  *register.Faults // heads that are not what they should be
+	fork    uint64           // the first number that two heads claim; 0 while there is none
+	forked  error            // who holds the other
 }
 
 // openHistory reads what is kept locally; sync brings it up to date. The local copy counts as far as it is without a
 // gap and its newest head is whole: what lies behind comes from the embassies again.
-func openHistory(reg *Register, trusted []ed25519.PublicKey) (*history, error) {
-	h := &history{reg: reg, trusted: trusted, dir: filepath.Join(reg.Dir, "heads"), lag: map[int]uint64{}, faults: &Faults{}}
+func openHistory(reg *register.Register, trusted []ed25519.PublicKey) (*history, error) {
+	h := &history{reg: reg, trusted: trusted, dir: filepath.Join(reg.Dir, "heads"), lag: map[int]uint64{}, faults: &register.Faults{}}
 	if err := durable.MkdirAll(h.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func (h *history) accept(b []byte) (*snapshot.Head, error) {
 			return nil, err
 		}
 		if err := snapshot.CheckChain(prev, head); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrForked, err)
+			return nil, fmt.Errorf("%w: %w", register.ErrForked, err)
 		}
 	}
 	if err := durable.WriteFile(filepath.Join(h.dir, headName(head.Sequence)), b, 0o600); err != nil {
@@ -120,7 +121,7 @@ func (h *history) accept(b []byte) (*snapshot.Head, error) {
 // answer is down; one that shows something else than a head of this register is at fault and is passed over; two
 // heads for one place, both signed by an agent, are a fork, which is noted and left to whoever asked. With quick, sites
 // are asked only for the end of the chain.
-func (h *history) sync(ctx context.Context, sites Sites, need int, quick bool) error {
+func (h *history) sync(ctx context.Context, sites register.Sites, need int, quick bool) error {
 	lists := make([][]ledger.RecordInfo, len(sites))
 	from := make([]uint64, len(sites))
 	var all sync.WaitGroup
@@ -160,7 +161,7 @@ func (h *history) sync(ctx context.Context, sites Sites, need int, quick bool) e
 
 // mergeAll goes through the lists until none brings the chain further: what one site lacks in the middle, another
 // may have.
-func (h *history) mergeAll(ctx context.Context, sites Sites, lists [][]ledger.RecordInfo) error {
+func (h *history) mergeAll(ctx context.Context, sites register.Sites, lists [][]ledger.RecordInfo) error {
 	rest := slices.Clone(lists)
 	for {
 		before := h.last
@@ -191,10 +192,10 @@ func (h *history) lagOf(list []ledger.RecordInfo, after uint64) uint64 {
 }
 
 // listHeads pages through the heads that a site holds.
-func listHeads(ctx context.Context, s *Site, register [16]byte, after uint64) ([]ledger.RecordInfo, error) {
+func listHeads(ctx context.Context, s *register.Site, of [16]byte, after uint64) ([]ledger.RecordInfo, error) {
 	var out []ledger.RecordInfo
 	for {
-		page, err := s.Records.ListRecords(ctx, ledger.Head, register, after)
+		page, err := s.Records.ListRecords(ctx, ledger.Head, of, after)
 		if err != nil {
 			return nil, err
 		}
@@ -211,7 +212,7 @@ func listHeads(ctx context.Context, s *Site, register [16]byte, after uint64) ([
 
 // merge takes over the heads of one site that are not known yet, compares those that are, and returns the part of
 // the list behind a gap.
-func (h *history) merge(ctx context.Context, s *Site, list []ledger.RecordInfo) ([]ledger.RecordInfo, error) {
+func (h *history) merge(ctx context.Context, s *register.Site, list []ledger.RecordInfo) ([]ledger.RecordInfo, error) {
 	for i, r := range list {
 		seq := r.Slot.Sequence
 		if seq > h.last+1 {
@@ -253,9 +254,11 @@ func (h *history) holdsAt(seq uint64, hash [32]byte) (bool, error) {
 }
 
 // take fetches a head that is new or differs from the one that is known.
-func (h *history) take(ctx context.Context, s *Site, r ledger.RecordInfo) error {
+func (h *history) take(ctx context.Context, s *register.Site, r ledger.RecordInfo) error {
 	seq := r.Slot.Sequence
-	blame := func(what string) { h.faults.Add(Fault{s.Name, fmt.Sprintf("head %d", seq), what}) }
+	blame := func(what string) {
+		h.faults.Add(register.Fault{Embassy: s.Name, Object: fmt.Sprintf("head %d", seq), What: what})
+	}
 	b, err := s.Records.GetRecord(ctx, r.Slot)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -281,13 +284,13 @@ func (h *history) take(ctx context.Context, s *Site, r ledger.RecordInfo) error 
 	}
 	switch {
 	case seq <= h.last:
-		h.dispute(seq, fmt.Errorf("%w: %s holds another head %d of this register, signed by an agent", ErrForked, s.Name, seq))
+		h.dispute(seq, fmt.Errorf("%w: %s holds another head %d of this register, signed by an agent", register.ErrForked, s.Name, seq))
 		return nil
 	case seq > h.last+1:
 		return nil // what was before it turned out wrong
 	}
 	_, err = h.accept(b)
-	if errors.Is(err, ErrForked) { // it follows another head than the one before it here
+	if errors.Is(err, register.ErrForked) { // it follows another head than the one before it here
 		h.dispute(seq-1, fmt.Errorf("%s: %w", s.Name, err))
 		return nil
 	}
@@ -312,7 +315,7 @@ func (h *history) undisputed() {
 }
 
 // publish gives every site that is up the heads it lacks, up to the newest.
-func (h *history) publish(ctx context.Context, sites Sites) {
+func (h *history) publish(ctx context.Context, sites register.Sites) {
 	var all sync.WaitGroup
 	for i, s := range sites {
 		if !s.Up() {

@@ -11,6 +11,7 @@ import (
 
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/filetree"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/sim"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -59,7 +60,7 @@ func (b *bench) grow(f func(g *sim.Grower)) {
 	check(b, g.Err)
 }
 
-func (b *bench) reg() *archive.Register { return b.state.Register(b.dir) }
+func (b *bench) reg() *register.Register { return b.state.Register(b.dir) }
 
 // source is the tree, with every time taken for settled, so that a test need not wait for it.
 func (b *bench) source() archive.Source { return archive.Settled(archive.Source{Path: b.tree}) }

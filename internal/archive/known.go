@@ -16,6 +16,7 @@ import (
 	"chancery.dev/chancery/internal/chunk"
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/index"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -30,7 +31,7 @@ import (
 // It is not fsynced: a record lost in a crash costs sending one pack again, never data, because nothing refers to
 // a pack before its head does.
 type known struct {
-	reg       *Register
+	reg       *register.Register
 	committed *index.Index // packs that heads name
 	lost      lostPacks    // those of them that cannot be brought back
 	leaving   leavingPacks // those of them that an order removes, or will
@@ -63,7 +64,7 @@ const (
 )
 
 // openKnown opens what a run needs to know; close releases it.
-func openKnown(reg *Register, committed *index.Index, leaving leavingPacks) (*known, error) {
+func openKnown(reg *register.Register, committed *index.Index, leaving leavingPacks) (*known, error) {
 	dir := reg.Dir
 	pending, err := index.Open(filepath.Join(dir, "pending"))
 	if errors.Is(err, index.ErrDamaged) {
@@ -245,7 +246,7 @@ func (k *known) journal(yield func(snapshot.IndexedPack) error) error {
 // resume takes up the journal of an interrupted run. A pack that fewer than k of the sites hold is forgotten, and its
 // chunks are sent again; a share that only some sites lack is left for repair, as long as k sites lack none: fewer
 // could not be said to hold the snapshot.
-func (k *known) resume(ctx context.Context, sites Sites) error {
+func (k *known) resume(ctx context.Context, sites register.Sites) error {
 	if _, err := os.Stat(k.path); errors.Is(err, os.ErrNotExist) {
 		return k.pending.Reset()
 	}
@@ -260,7 +261,7 @@ func (k *known) resume(ctx context.Context, sites Sites) error {
 	return kept.Commit()
 }
 
-func (k *known) resumeInto(ctx context.Context, kept io.Writer, sites Sites) error {
+func (k *known) resumeInto(ctx context.Context, kept io.Writer, sites register.Sites) error {
 	if err := k.pending.Reset(); err != nil {
 		return err
 	}
@@ -286,7 +287,7 @@ func (k *known) resumeInto(ctx context.Context, kept io.Writer, sites Sites) err
 }
 
 // takeUp decides about a batch of packs of the journal.
-func (k *known) takeUp(ctx context.Context, kept io.Writer, sites Sites, batch []snapshot.IndexedPack) error {
+func (k *known) takeUp(ctx context.Context, kept io.Writer, sites register.Sites, batch []snapshot.IndexedPack) error {
 	batch = slices.DeleteFunc(batch, func(p snapshot.IndexedPack) bool {
 		_, done := k.committed.Pack(p.Ref.ID) // a head names it: the run ended between its head and its journal
 		r := &p.Ref
@@ -320,7 +321,7 @@ func (k *known) takeUp(ctx context.Context, kept io.Writer, sites Sites, batch [
 }
 
 // accept counts who lacks a share of a pack, and reports whether the pack can stay.
-func (k *known) accept(sites Sites, ref *snapshot.PackRef, lacking []map[shard.Name]bool) bool {
+func (k *known) accept(sites register.Sites, ref *snapshot.PackRef, lacking []map[shard.Name]bool) bool {
 	have, whole := 0, 0
 	partly := slices.Clone(k.partly)
 	for i, s := range sites {
@@ -352,7 +353,7 @@ func (k *known) accept(sites Sites, ref *snapshot.PackRef, lacking []map[shard.N
 }
 
 // missingShares asks a site which shares of the packs it lacks. A site that does not answer is down.
-func missingShares(ctx context.Context, s *Site, packs []snapshot.IndexedPack) map[shard.Name]bool {
+func missingShares(ctx context.Context, s *register.Site, packs []snapshot.IndexedPack) map[shard.Name]bool {
 	out := map[shard.Name]bool{}
 	var names []shard.Name
 	ask := func() {
@@ -373,7 +374,7 @@ func missingShares(ctx context.Context, s *Site, packs []snapshot.IndexedPack) m
 		if s.Share < len(p.Ref.Shares) {
 			names = append(names, p.Ref.Shares[s.Share])
 		}
-		if len(names) == Batch {
+		if len(names) == register.Batch {
 			ask()
 		}
 	}

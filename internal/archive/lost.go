@@ -12,6 +12,7 @@ import (
 
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 )
 
 // A pack that too many embassies lost cannot be made again, but home may still have what was in it. Verify and repair
@@ -102,8 +103,8 @@ func (r *run) replaced(ctx context.Context, lost lostPacks) (lostPacks, error) {
 // snapshot's references, which no other pack replaces.
 func (r *run) readable(ctx context.Context, lost lostPacks) (known, tables map[pack.ID]bool, err error) {
 	known, tables = map[pack.ID]bool{}, map[pack.ID]bool{}
-	f := &Fetcher{Register: r.reg, Sites: r.sites, Faults: &Faults{}}
-	var b Buffers
+	f := &register.Fetcher{Register: r.reg, Sites: r.sites, Faults: &register.Faults{}}
+	var b register.Buffers
 	for seq := uint64(1); seq <= r.history.last; seq++ {
 		head, err := r.history.head(seq)
 		if err != nil {

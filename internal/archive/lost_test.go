@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/sim"
 )
 
@@ -29,7 +30,7 @@ func TestWhatIsLostIsStoredAgain(t *testing.T) {
 		return archive.Verify(t.Context(), b.reg(), b.state.Agent, archive.VerifyOptions{}, nil)
 	}
 	rep, err := verify()
-	if !errors.Is(err, archive.ErrDamaged) || rep.Lost == 0 || rep.Lost != rep.Packs {
+	if !errors.Is(err, register.ErrDamaged) || rep.Lost == 0 || rep.Lost != rep.Packs {
 		t.Fatalf("verify: %v, %d of %d packs lost", err, rep.Lost, rep.Packs)
 	}
 	lost := rep.Lost
@@ -62,17 +63,17 @@ func TestWhatTheSourceNoLongerHasStaysLost(t *testing.T) {
 		}
 	}
 	check(t, os.Remove(filepath.Join(b.tree, "gone")))
-	if _, err := archive.Verify(t.Context(), b.reg(), b.state.Agent, archive.VerifyOptions{}, nil); !errors.Is(err, archive.ErrDamaged) {
+	if _, err := archive.Verify(t.Context(), b.reg(), b.state.Agent, archive.VerifyOptions{}, nil); !errors.Is(err, register.ErrDamaged) {
 		t.Fatalf("verify: %v", err)
 	}
 	b.backup()
 	rep, err := archive.Verify(t.Context(), b.reg(), b.state.Agent, archive.VerifyOptions{}, nil)
-	if !errors.Is(err, archive.ErrDamaged) || rep.Lost == 0 {
+	if !errors.Is(err, register.ErrDamaged) || rep.Lost == 0 {
 		t.Fatalf("verify after it: %v, %d lost", err, rep.Lost)
 	}
 	b.comesBack("2", b.tree)
 	_, lost, err := b.restore("1", archive.RestoreOptions{})
-	if !errors.Is(err, archive.ErrDamaged) || len(lost.Lost) == 0 {
+	if !errors.Is(err, register.ErrDamaged) || len(lost.Lost) == 0 {
 		t.Fatalf("restore of what is lost: %v, %v", err, lost.Lost)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -119,7 +120,7 @@ func (r *run) inherits(ctx context.Context, refs *snapshot.References) bool {
 
 // newestNeeds reads at the embassies what the newest snapshot needs, its own packs included.
 func (r *run) newestNeeds(ctx context.Context, total uint64) (out snapshot.Numbers, ok bool) {
-	f := &Fetcher{Register: r.reg, Sites: r.sites, Faults: &Faults{}}
+	f := &register.Fetcher{Register: r.reg, Sites: r.sites, Faults: &register.Faults{}}
 	before := total
 	for seq := r.history.last; seq > 0; seq-- {
 		h, err := r.history.head(seq)
@@ -130,7 +131,7 @@ func (r *run) newestNeeds(ctx context.Context, total uint64) (out snapshot.Numbe
 		if len(h.References) == 0 {
 			continue
 		}
-		refs, err := readReferences(ctx, f, &Buffers{}, h, before)
+		refs, err := readReferences(ctx, f, &register.Buffers{}, h, before)
 		if err != nil {
 			return out, false
 		}
@@ -162,17 +163,17 @@ func (r *run) keepNeeds(head *snapshot.Head) error {
 var ErrReferences = errors.New("what a snapshot needs cannot be read")
 
 // readReferences opens the references of a head that has some.
-func readReferences(ctx context.Context, f *Fetcher, b *Buffers, h *snapshot.Head, before uint64) (*snapshot.References, error) {
+func readReferences(ctx context.Context, f *register.Fetcher, b *register.Buffers, h *snapshot.Head, before uint64) (*snapshot.References, error) {
 	refs, err := openReferences(ctx, f, b, h, before)
 	switch {
-	case err == nil || ctx.Err() != nil || errors.Is(err, ErrTooFew):
+	case err == nil || ctx.Err() != nil || errors.Is(err, register.ErrTooFew):
 		return refs, err
 	default:
 		return nil, fmt.Errorf("%w: snapshot %d: %w", ErrReferences, h.Sequence, err)
 	}
 }
 
-func openReferences(ctx context.Context, f *Fetcher, b *Buffers, h *snapshot.Head, before uint64) (*snapshot.References, error) {
+func openReferences(ctx context.Context, f *register.Fetcher, b *register.Buffers, h *snapshot.Head, before uint64) (*snapshot.References, error) {
 	payload, err := f.Open(ctx, b, &h.References[0])
 	if err != nil {
 		return nil, err

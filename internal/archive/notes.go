@@ -13,6 +13,7 @@ import (
 
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -27,20 +28,20 @@ func noteKinds(kind snapshot.NoteKind) (pack.Kind, ledger.RecordKind) {
 	return pack.Cut, ledger.CutRecord
 }
 
-func ownNoteMeta(r *Register, kind snapshot.NoteKind, seq uint64) pack.Meta {
+func ownNoteMeta(r *register.Register, kind snapshot.NoteKind, seq uint64) pack.Meta {
 	sealed, _ := noteKinds(kind)
 	m := pack.Meta{State: r.State, Register: [16]byte(r.ID), Kind: sealed}
 	binary.BigEndian.PutUint64(m.ID[8:], seq)
 	return m
 }
 
-func noteSlot(r *Register, kind snapshot.NoteKind, seq uint64) ledger.Slot {
+func noteSlot(r *register.Register, kind snapshot.NoteKind, seq uint64) ledger.Slot {
 	_, record := noteKinds(kind)
 	return ledger.Slot{Kind: record, Register: [16]byte(r.ID), Sequence: seq}
 }
 
 // makeNote seals and signs what a note says.
-func makeNote(reg *Register, agent *Agent, kind snapshot.NoteKind, seq uint64, plain []byte) (*snapshot.Note, error) {
+func makeNote(reg *register.Register, agent *register.Agent, kind snapshot.NoteKind, seq uint64, plain []byte) (*snapshot.Note, error) {
 	sealed, err := pack.SealNote(rand.Reader, &reg.IndexKey, ownNoteMeta(reg, kind, seq), plain)
 	if err != nil {
 		return nil, err
@@ -55,7 +56,7 @@ func makeNote(reg *Register, agent *Agent, kind snapshot.NoteKind, seq uint64, p
 
 // openNote reads a note: it must be the register's, of this kind and number, and signed by an agent that counts. It needs no
 // key that opens. Errors wrap ErrDamaged.
-func openNote(reg *Register, agent *Agent, kind snapshot.NoteKind, seq uint64, raw []byte) (*snapshot.Note, []byte, error) {
+func openNote(reg *register.Register, agent *register.Agent, kind snapshot.NoteKind, seq uint64, raw []byte) (*snapshot.Note, []byte, error) {
 	n, err := snapshot.ParseNote(kind, raw)
 	switch {
 	case err != nil:
@@ -71,7 +72,7 @@ func openNote(reg *Register, agent *Agent, kind snapshot.NoteKind, seq uint64, r
 		plain, err = pack.OpenNote(&reg.IndexKey, ownNoteMeta(reg, kind, seq), n.Content)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s %d: %w: %w", kind, seq, ErrDamaged, err)
+		return nil, nil, fmt.Errorf("%s %d: %w: %w", kind, seq, register.ErrDamaged, err)
 	}
 	return n, plain, nil
 }
@@ -80,12 +81,12 @@ func openNote(reg *Register, agent *Agent, kind snapshot.NoteKind, seq uint64, r
 type NotesFound struct {
 	Last    uint64            // the highest number that any shows
 	Records map[uint64][]byte // those that were not known and count, at most the newest 64
-	Faults  []Fault
-	Down    []Down
+	Faults  []register.Fault
+	Down    []register.Down
 }
 
 // FindNotes asks all embassies for notes that are not known. Who does not answer is down, and fails nothing.
-func FindNotes(ctx context.Context, reg *Register, agent *Agent, kind snapshot.NoteKind, known map[uint64][]byte) (*NotesFound, error) {
+func FindNotes(ctx context.Context, reg *register.Register, agent *register.Agent, kind snapshot.NoteKind, known map[uint64][]byte) (*NotesFound, error) {
 	sites, out := reg.Sites(), &NotesFound{Records: map[uint64][]byte{}}
 	lists := listNotes(ctx, reg, kind, sites)
 	numbers := map[uint64]bool{}
@@ -97,7 +98,7 @@ func FindNotes(ctx context.Context, reg *Register, agent *Agent, kind snapshot.N
 			}
 		}
 	}
-	var f Faults
+	var f register.Faults
 	newest := slices.SortedFunc(maps.Keys(numbers), func(a, b uint64) int { return int(int64(b) - int64(a)) })
 	for _, seq := range newest[:min(len(newest), maxNotes)] {
 		for i, s := range sites {
@@ -112,7 +113,7 @@ func FindNotes(ctx context.Context, reg *Register, agent *Agent, kind snapshot.N
 				out.Records[seq] = raw
 				break
 			}
-			f.Add(Fault{s.Name, RecordName(noteSlot(reg, kind, seq)), err.Error()})
+			f.Add(register.Fault{Embassy: s.Name, Object: register.RecordName(noteSlot(reg, kind, seq)), What: err.Error()})
 		}
 	}
 	out.Faults, out.Down = f.All(), sites.Down()
@@ -120,7 +121,7 @@ func FindNotes(ctx context.Context, reg *Register, agent *Agent, kind snapshot.N
 }
 
 // listNotes returns for each site the numbers of the notes that it shows, and their hashes.
-func listNotes(ctx context.Context, reg *Register, kind snapshot.NoteKind, sites Sites) []map[uint64][32]byte {
+func listNotes(ctx context.Context, reg *register.Register, kind snapshot.NoteKind, sites register.Sites) []map[uint64][32]byte {
 	_, record := noteKinds(kind)
 	lists := make([]map[uint64][32]byte, len(sites))
 	var all sync.WaitGroup
@@ -150,7 +151,7 @@ func listNotes(ctx context.Context, reg *Register, kind snapshot.NoteKind, sites
 
 // PublishNotes gives each embassy those notes of a register that it lacks, and returns who holds all of them, proven by
 // receipts. Fewer than k are ErrTooFew, with those who do.
-func PublishNotes(ctx context.Context, reg *Register, kind snapshot.NoteKind, records map[uint64][]byte) (hold []string, down []Down, err error) {
+func PublishNotes(ctx context.Context, reg *register.Register, kind snapshot.NoteKind, records map[uint64][]byte) (hold []string, down []register.Down, err error) {
 	sites := reg.Sites()
 	lists := listNotes(ctx, reg, kind, sites)
 	var all sync.WaitGroup
@@ -165,12 +166,12 @@ func PublishNotes(ctx context.Context, reg *Register, kind snapshot.NoteKind, re
 					continue
 				}
 				if err := s.Records.PutRecord(ctx, noteSlot(reg, kind, seq), records[seq]); err != nil {
-					s.Fail(fmt.Errorf("storing %s: %w", RecordName(noteSlot(reg, kind, seq)), err))
+					s.Fail(fmt.Errorf("storing %s: %w", register.RecordName(noteSlot(reg, kind, seq)), err))
 					return
 				}
 				put = append(put, noteSlot(reg, kind, seq))
 			}
-			for batch := range slices.Chunk(put, Batch/4) {
+			for batch := range slices.Chunk(put, register.Batch/4) {
 				if _, err := s.Records.Receipts(ctx, nil, batch); err != nil {
 					s.Fail(fmt.Errorf("receipts of %ss: %w", kind, err))
 					return

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/snapshot"
@@ -32,7 +33,7 @@ var errNoPart = errors.New("no part to be had")
 // fetches leaves, holds each against its share's name, and keeps them.
 type partReader struct {
 	ctx    context.Context
-	f      *Fetcher
+	f      *register.Fetcher
 	ref    *snapshot.PackRef
 	size   int64 // of a share
 	proofs map[int][][32]byte
@@ -41,7 +42,7 @@ type partReader struct {
 
 // readPart prepares to read some chunks of a pack, and fetches all that they need. It returns errNoPart when that cannot
 // be done.
-func readPart(ctx context.Context, f *Fetcher, ref *snapshot.PackRef, entries []pack.Entry) (*partReader, error) {
+func readPart(ctx context.Context, f *register.Fetcher, ref *snapshot.PackRef, entries []pack.Entry) (*partReader, error) {
 	p := &partReader{
 		ctx: ctx, f: f, ref: ref, size: int64(shard.Size(ref.Class.Size(), int(ref.K))),
 		proofs: map[int][][32]byte{}, leaves: map[int64][]byte{},

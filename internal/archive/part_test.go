@@ -9,11 +9,12 @@ import (
 
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/filetree"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/sim"
 )
 
 // ranged is a bench with a pack of the largest class, at embassies that give parts of objects.
-func ranged(t *testing.T) (*bench, []*sim.Ranged, *archive.Register) {
+func ranged(t *testing.T) (*bench, []*sim.Ranged, *register.Register) {
 	t.Helper()
 	b := newBench(t, 2, 3)
 	b.grow(func(g *sim.Grower) {

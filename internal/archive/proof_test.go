@@ -10,6 +10,7 @@ import (
 
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/sim"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -57,7 +58,7 @@ func TestAProofReachesEveryEmbassyThatAnswers(t *testing.T) {
 	}
 	b.state.Embassies[0].Fail(sim.Down())
 	b.state.Embassies[1].Fail(sim.Down())
-	if _, _, err := archive.PublishProofs(t.Context(), b.reg(), all); !errors.Is(err, archive.ErrTooFew) {
+	if _, _, err := archive.PublishProofs(t.Context(), b.reg(), all); !errors.Is(err, register.ErrTooFew) {
 		t.Error(err)
 	}
 }
@@ -93,7 +94,7 @@ func TestAProofOfAnotherCountsNot(t *testing.T) {
 		"number":   third(archive.OpenProof(b.reg(), b.state.Agent, 2, raw)),
 		"agent":    third(archive.OpenProof(b.reg(), stranger, 1, raw)),
 	} {
-		if !errors.Is(err, archive.ErrDamaged) {
+		if !errors.Is(err, register.ErrDamaged) {
 			t.Errorf("another %s: %v", what, err)
 		}
 	}

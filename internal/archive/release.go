@@ -11,6 +11,7 @@ import (
 
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -43,17 +44,17 @@ type Listed struct {
 // PlanRelease says what letting the snapshots go would remove, and changes nothing. It needs no key that opens. With no
 // snapshots it is the packs that nothing needs any more, as after a rewriting. Errors: ErrForked, ErrReferences,
 // ErrBreaks for the newest snapshot, ErrNoSnapshot, ErrReleased, ErrTooFew.
-func PlanRelease(ctx context.Context, reg *Register, agent *Agent, snapshots []uint64) (*Release, error) {
+func PlanRelease(ctx context.Context, reg *register.Register, agent *register.Agent, snapshots []uint64) (*Release, error) {
 	return release(ctx, reg, agent, snapshots, false)
 }
 
 // ProposeRelease is PlanRelease for a release that an order is to carry out. Before it returns, home has noted durably that
 // no later snapshot may come to need those packs.
-func ProposeRelease(ctx context.Context, reg *Register, agent *Agent, snapshots []uint64) (*Release, error) {
+func ProposeRelease(ctx context.Context, reg *register.Register, agent *register.Agent, snapshots []uint64) (*Release, error) {
 	return release(ctx, reg, agent, snapshots, true)
 }
 
-func release(ctx context.Context, reg *Register, agent *Agent, snapshots []uint64, propose bool) (*Release, error) {
+func release(ctx context.Context, reg *register.Register, agent *register.Agent, snapshots []uint64, propose bool) (*Release, error) {
 	r, err := openRun(ctx, reg, agent, reg.Sites(), whole)
 	if err != nil {
 		return nil, err
@@ -75,7 +76,7 @@ func release(ctx context.Context, reg *Register, agent *Agent, snapshots []uint6
 	if err != nil {
 		return nil, err
 	}
-	p := &releasing{run: r, books: b, lost: lost, packs: leavingPacks{}, f: &Fetcher{Register: reg, Sites: r.sites, Faults: r.faults}}
+	p := &releasing{run: r, books: b, lost: lost, packs: leavingPacks{}, f: &register.Fetcher{Register: reg, Sites: r.sites, Faults: r.faults}}
 	if err := p.collect(ctx, b.standing(snapshots)); err != nil {
 		return nil, err
 	}
@@ -125,7 +126,7 @@ func (b *books) mayGo(snapshots []uint64) error {
 type releasing struct {
 	run   *run
 	books *books
-	f     *Fetcher
+	f     *register.Fetcher
 	lost  lostPacks
 	refs  []snapshot.PackRef
 	packs leavingPacks
@@ -140,7 +141,7 @@ func (p *releasing) collect(ctx context.Context, kept []uint64) error {
 	if err := p.standIns(ctx, &sum.packs); err != nil {
 		return err
 	}
-	var b Buffers
+	var b register.Buffers
 	for i := range p.books.heads {
 		x := &p.books.heads[i]
 		if len(x.head.References) > 0 && !slices.Contains(sum.told, x.head.Sequence) {
@@ -161,7 +162,7 @@ func (p *releasing) collect(ctx context.Context, kept []uint64) error {
 }
 
 // collectHead takes the packs of one head that are not needed, and its index packs when none of them is.
-func (p *releasing) collectHead(ctx context.Context, b *Buffers, x *bookHead, needed *snapshot.Numbers) error {
+func (p *releasing) collectHead(ctx context.Context, b *register.Buffers, x *bookHead, needed *snapshot.Numbers) error {
 	packs, err := p.packsOf(ctx, b, x)
 	if err != nil {
 		return err
@@ -184,14 +185,14 @@ func (p *releasing) collectHead(ctx context.Context, b *Buffers, x *bookHead, ne
 
 // packsOf reads which packs a head adds, by number; nil where an order removed its index packs, or where they are lost or
 // tell of another number than the head: then nobody knows which packs these are, and none of them goes.
-func (p *releasing) packsOf(ctx context.Context, b *Buffers, x *bookHead) (out []snapshot.PackRef, err error) {
+func (p *releasing) packsOf(ctx context.Context, b *register.Buffers, x *bookHead) (out []snapshot.PackRef, err error) {
 	for i := range x.head.Index {
 		ref := &x.head.Index[i]
 		if p.run.orders.gone(ref) {
 			return nil, nil
 		}
 		packs, err := readIndex(ctx, p.f, b, ref)
-		if errors.Is(err, ErrDamaged) {
+		if errors.Is(err, register.ErrDamaged) {
 			return nil, nil
 		}
 		if err != nil {
@@ -213,7 +214,7 @@ func (p *releasing) standIns(ctx context.Context, needed *snapshot.Numbers) erro
 	if len(p.lost) == 0 {
 		return nil
 	}
-	var b Buffers
+	var b register.Buffers
 	for i := range p.books.heads {
 		x := &p.books.heads[i]
 		if !needed.Any(x.first, x.first+x.own) {
@@ -224,7 +225,7 @@ func (p *releasing) standIns(ctx context.Context, needed *snapshot.Numbers) erro
 				continue
 			}
 			packs, err := readIndex(ctx, p.f, &b, &x.head.Index[j])
-			if errors.Is(err, ErrDamaged) {
+			if errors.Is(err, register.ErrDamaged) {
 				needed.Add(0, p.books.packs())
 				return nil
 			}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/sim"
 )
 
@@ -33,7 +34,7 @@ func TestLostReferencesHoldUpNothingForGood(t *testing.T) {
 		t.Fatalf("references lost: %v, %+v", err, rel)
 	}
 	check(t, a.checked(rel, lists(rel)))
-	if _, err := archive.Verify(t.Context(), a.reg(), a.state.Agent, archive.VerifyOptions{}, nil); !errors.Is(err, archive.ErrDamaged) {
+	if _, err := archive.Verify(t.Context(), a.reg(), a.state.Agent, archive.VerifyOptions{}, nil); !errors.Is(err, register.ErrDamaged) {
 		t.Fatal(err)
 	}
 	a.age(nil) // of the same tree: it says what it needs again
@@ -83,7 +84,7 @@ func TestALostIndexHoldsUpItsOwnPacksAlone(t *testing.T) {
 	}
 	check(t, archive.CheckRelease(t.Context(), a.state.Register(fastDir(a)), a.state.Agent, rel.Snapshots, lists(rel)))
 	before := a.back(3) // without what the lost index alone told of
-	if !errors.Is(before, archive.ErrDamaged) {
+	if !errors.Is(before, register.ErrDamaged) {
 		t.Fatal(before)
 	}
 	a.carry(rel, 7)

@@ -9,13 +9,14 @@ import (
 
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/sim"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
 // streamed is a register whose snapshots say in their position from which stretch on they need the stream.
-func (b *bench) streamed(dir string) *archive.Register {
+func (b *bench) streamed(dir string) *register.Register {
 	reg := b.state.Register(dir)
 	reg.StreamFrom = func(h *snapshot.Head) (uint64, error) {
 		p, err := archive.Position(reg, h)
@@ -139,7 +140,7 @@ func TestAGatheringThatStandsAloneIsMissed(t *testing.T) {
 	for i := range 2 {
 		b.state.Embassies[i].Damage(gathering[i], nil)
 	}
-	if rep, err = verify(); !errors.Is(err, archive.ErrDamaged) || rep.Gone != 10 {
+	if rep, err = verify(); !errors.Is(err, register.ErrDamaged) || rep.Gone != 10 {
 		t.Fatal(err, rep)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -78,7 +79,7 @@ func (l *objectLists) names(ref *snapshot.PackRef) bool {
 }
 
 // gatherRemovals asks every site that is up. One that cannot tell is down: what it removes must not be guessed.
-func gatherRemovals(ctx context.Context, reg *Register, sites Sites) (*removals, error) {
+func gatherRemovals(ctx context.Context, reg *register.Register, sites register.Sites) (*removals, error) {
 	answers := make([][]Removal, len(sites))
 	var all sync.WaitGroup
 	for i, s := range sites {
@@ -126,7 +127,7 @@ func gatherRemovals(ctx context.Context, reg *Register, sites Sites) (*removals,
 }
 
 // load fetches the lists of an order.
-func (o *removal) load(ctx context.Context, sites Sites) error {
+func (o *removal) load(ctx context.Context, sites register.Sites) error {
 	if o.lists != nil {
 		return nil
 	}
@@ -148,14 +149,14 @@ func (o *removal) load(ctx context.Context, sites Sites) error {
 		return context.Cause(ctx)
 	}
 	if !got {
-		return fmt.Errorf("%w: which objects %s removes", ErrTooFew, o.Order)
+		return fmt.Errorf("%w: which objects %s removes", register.ErrTooFew, o.Order)
 	}
 	o.lists = lists
 	return nil
 }
 
 // loadGone fetches what gone needs to tell.
-func (m *removals) loadGone(ctx context.Context, sites Sites) error {
+func (m *removals) loadGone(ctx context.Context, sites register.Sites) error {
 	if m.loaded {
 		return nil
 	}
@@ -282,7 +283,7 @@ func (r *run) stays(ctx context.Context, k *known, any bool) error {
 
 // Released returns the snapshots that orders released, with the order of each, as the embassies tell. No key that opens is
 // needed.
-func Released(ctx context.Context, reg *Register) (map[uint64]string, error) {
+func Released(ctx context.Context, reg *register.Register) (map[uint64]string, error) {
 	m, err := gatherRemovals(ctx, reg, reg.Sites())
 	if err != nil {
 		return nil, err

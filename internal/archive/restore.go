@@ -16,6 +16,7 @@ import (
 	"chancery.dev/chancery/internal/chunk"
 	"chancery.dev/chancery/internal/filetree"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -23,17 +24,17 @@ import (
 // Reader reads a register's snapshots with its opened key. Close ends it; the key is not kept longer.
 type Reader struct {
 	run     *run
-	fetcher *Fetcher
+	fetcher *register.Fetcher
 	tree    *treeCache
 	stream  *StreamReader
 }
 
 // OpenReader brings the local history and index up to date and prepares to read. k embassies must answer.
-func OpenReader(ctx context.Context, reg *Register, agent *Agent, key *seal.PrivateKey) (*Reader, error) {
+func OpenReader(ctx context.Context, reg *register.Register, agent *register.Agent, key *seal.PrivateKey) (*Reader, error) {
 	return openReader(ctx, reg, agent, key, nil)
 }
 
-func openReader(ctx context.Context, reg *Register, agent *Agent, key *seal.PrivateKey, without *objectLists) (*Reader, error) {
+func openReader(ctx context.Context, reg *register.Register, agent *register.Agent, key *seal.PrivateKey, without *objectLists) (*Reader, error) {
 	if string(key.Public().Bytes()) != string(reg.Public.Bytes()) {
 		return nil, ErrNotRegister
 	}
@@ -42,7 +43,7 @@ func openReader(ctx context.Context, reg *Register, agent *Agent, key *seal.Priv
 	if err != nil {
 		return nil, err
 	}
-	f := &Fetcher{Register: reg, Sites: sites, Opener: pack.NewOpener(key), Faults: r.faults}
+	f := &register.Fetcher{Register: reg, Sites: sites, Opener: pack.NewOpener(key), Faults: r.faults}
 	return &Reader{run: r, fetcher: f, tree: newTreeCache(r, f), stream: NewStreamReader(f, agent)}, nil
 }
 
@@ -50,16 +51,16 @@ func openReader(ctx context.Context, reg *Register, agent *Agent, key *seal.Priv
 func (r *Reader) Close() { r.run.close() }
 
 // Register is the register that is read.
-func (r *Reader) Register() *Register { return r.run.reg }
+func (r *Reader) Register() *register.Register { return r.run.reg }
 
 // Stream reads the register's stream, as long as the reader is not closed. Both share what they know of the embassies.
 func (r *Reader) Stream() *StreamReader { return r.stream }
 
 // Faults returns what embassies gave wrong so far, and Down those that could not be asked.
-func (r *Reader) Faults() []Fault { return r.run.faults.All() }
+func (r *Reader) Faults() []register.Fault { return r.run.faults.All() }
 
 // Down returns the embassies that did not answer.
-func (r *Reader) Down() []Down { return r.run.sites.Down() }
+func (r *Reader) Down() []register.Down { return r.run.sites.Down() }
 
 // Find returns the head of a snapshot by its number, or the newest for "latest" or nothing.
 // One that was released is ErrReleased, with the order.
@@ -122,11 +123,11 @@ func (r *Reader) Payload(head *snapshot.Head) (*snapshot.Payload, error) {
 	m.K, m.N = head.K, uint8(len(head.Members))
 	plain, err := r.fetcher.Opener.OpenMessage(m, head.Manifest)
 	if err != nil {
-		return nil, fmt.Errorf("head %d: %w: %w", head.Sequence, ErrDamaged, err)
+		return nil, fmt.Errorf("head %d: %w: %w", head.Sequence, register.ErrDamaged, err)
 	}
 	p, err := snapshot.ParsePayload(plain)
 	if err != nil {
-		return nil, fmt.Errorf("head %d: %w: %w", head.Sequence, ErrDamaged, err)
+		return nil, fmt.Errorf("head %d: %w: %w", head.Sequence, register.ErrDamaged, err)
 	}
 	return p, nil
 }
@@ -184,7 +185,7 @@ func (r *Reader) Problems(ctx context.Context, p *snapshot.Payload) ([]Problem, 
 // treeCache reads chunks of listings. It keeps the last few chunks and packs open, because neighbours lie in one.
 type treeCache struct {
 	run     *run
-	fetcher *Fetcher
+	fetcher *register.Fetcher
 	mu      sync.Mutex // guards what follows
 	chunks  []openChunk
 	open    []openPack
@@ -196,7 +197,7 @@ type treeCache struct {
 type openPack struct {
 	id      pack.ID
 	payload []byte
-	buffers *Buffers
+	buffers *register.Buffers
 }
 
 // openChunk is a chunk in memory of its own, which nobody writes.
@@ -211,7 +212,7 @@ const (
 	openChunks = 16
 )
 
-func newTreeCache(r *run, f *Fetcher) *treeCache {
+func newTreeCache(r *run, f *register.Fetcher) *treeCache {
 	return &treeCache{run: r, fetcher: f, hasher: r.reg.IDKey.NewHasher(), unpress: pack.NewDecompressor()}
 }
 
@@ -224,7 +225,7 @@ func (t *treeCache) read(ctx context.Context, x *snapshot.Extent) ([]byte, error
 		return nil, err
 	}
 	if uint64(x.Offset)+uint64(x.Length) > uint64(len(raw)) {
-		return nil, fmt.Errorf("%w: an extent ends behind its chunk", ErrDamaged)
+		return nil, fmt.Errorf("%w: an extent ends behind its chunk", register.ErrDamaged)
 	}
 	return raw[x.Offset : x.Offset+x.Length], nil
 }
@@ -240,13 +241,13 @@ func (t *treeCache) chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
 	}
 	loc, ok := t.run.index.Lookup(id)
 	if !ok {
-		return nil, fmt.Errorf("%w: chunk %s is in no pack", ErrDamaged, id)
+		return nil, fmt.Errorf("%w: chunk %s is in no pack", register.ErrDamaged, id)
 	}
 	payload, err := t.payload(ctx, &loc.Ref)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := OpenChunk(t.hasher, t.unpress, nil, payload, loc.Entry)
+	raw, err := register.OpenChunk(t.hasher, t.unpress, nil, payload, loc.Entry)
 	if err != nil {
 		return nil, fmt.Errorf("pack %s: %w", loc.Ref.ID, err)
 	}
@@ -265,7 +266,7 @@ func (t *treeCache) payload(ctx context.Context, ref *snapshot.PackRef) ([]byte,
 			return p.payload, nil
 		}
 	}
-	b := &Buffers{}
+	b := &register.Buffers{}
 	if len(t.open) == openPacks {
 		b = t.open[openPacks-1].buffers
 		t.open = t.open[:openPacks-1]
@@ -297,8 +298,8 @@ type RestoreReport struct {
 	LostSum  int                `json:"lost_count"`
 	Marked   []Problem          `json:"incomplete_at_backup,omitempty"`
 	Warnings []filetree.Warning `json:"warnings,omitempty"`
-	Faults   []Fault            `json:"faults,omitempty"`
-	Down     []Down             `json:"embassies_down,omitempty"`
+	Faults   []register.Fault   `json:"faults,omitempty"`
+	Down     []register.Down    `json:"embassies_down,omitempty"`
 }
 
 // ErrNoPath means that one of the paths asked for is not in the snapshot.
@@ -340,12 +341,12 @@ func (r *Reader) Restore(ctx context.Context, head *snapshot.Head, to string, op
 	rep.Warnings, rep.Faults, rep.Down = warnings.list, r.Faults(), r.Down()
 	slices.SortFunc(rep.Lost, func(a, b Problem) int { return cmp.Compare(a.Path, b.Path) })
 	if err == nil && w.lost.count > 0 {
-		err = fmt.Errorf("%w: %d of the files", ErrDamaged, w.lost.count)
+		err = fmt.Errorf("%w: %d of the files", register.ErrDamaged, w.lost.count)
 	}
 	if rel, missing := w.missing(); err == nil && missing {
 		err = fmt.Errorf("%w: %q", ErrNoPath, rel)
 	}
-	if err != nil && !(opts.Partial && errors.Is(err, ErrDamaged)) {
+	if err != nil && !(opts.Partial && errors.Is(err, register.ErrDamaged)) {
 		if cerr := Empty(to); cerr != nil {
 			err = fmt.Errorf("%w; and what was written could not be removed: %w", err, cerr)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"chancery.dev/chancery/internal/filetree"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -171,7 +172,7 @@ func (w *restorer) folder(p *place, e *snapshot.Entry) error {
 			if w.ctx.Err() != nil {
 				return context.Cause(w.ctx)
 			}
-			if !errors.Is(err, ErrDamaged) && !errors.Is(err, snapshot.ErrEntry) {
+			if !errors.Is(err, register.ErrDamaged) && !errors.Is(err, snapshot.ErrEntry) {
 				return err
 			}
 			w.lost.add(p.rel+"/", "everything in this folder from here on: "+err.Error())
@@ -286,7 +287,7 @@ func (w *restorer) file(p *place, e *snapshot.Entry) error {
 		w.marked.add(rel, "changed or could not be read whole when it was backed up")
 	}
 	extents, err := w.r.extents(w.ctx, e)
-	if errors.Is(err, ErrDamaged) || errors.Is(err, snapshot.ErrEntry) {
+	if errors.Is(err, register.ErrDamaged) || errors.Is(err, snapshot.ErrEntry) {
 		w.lost.add(rel, err.Error())
 		return nil
 	}
@@ -323,7 +324,7 @@ func (w *restorer) pieces(t *fileTask, extents []snapshot.Extent) error {
 		case err != nil:
 			t.fail(err) // every piece is ended, come what may
 		case !ok:
-			t.fail(fmt.Errorf("%w: chunk %s is in no pack", ErrDamaged, x.Chunk))
+			t.fail(fmt.Errorf("%w: chunk %s is in no pack", register.ErrDamaged, x.Chunk))
 		default:
 			loc.Entry.ID = x.Chunk
 			w.window.add(loc.Ref, piece{loc.Entry, t, at, x.Offset, x.Length})

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/sim"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -104,7 +105,7 @@ func TestARerunSendsOnlyWhatIsMissing(t *testing.T) {
 			}
 			return nil
 		}})
-		if _, err := b.tryBackup(t.Context()); !errors.Is(err, archive.ErrTooFew) {
+		if _, err := b.tryBackup(t.Context()); !errors.Is(err, register.ErrTooFew) {
 			t.Fatalf("a backup without receipts: %v", err)
 		}
 		b.state.Fail(sim.Faults{})
@@ -192,7 +193,7 @@ func TestTooFewEmbassiesWriteNothing(t *testing.T) {
 	b.grow(small)
 	b.state.Embassies[0].Fail(sim.Down())
 	b.state.Embassies[2].Fail(sim.Down())
-	if _, err := b.tryBackup(t.Context()); !errors.Is(err, archive.ErrTooFew) {
+	if _, err := b.tryBackup(t.Context()); !errors.Is(err, register.ErrTooFew) {
 		t.Errorf("backup with one of two: %v", err)
 	}
 	if n := b.held(); n != 0 {
@@ -203,7 +204,7 @@ func TestTooFewEmbassiesWriteNothing(t *testing.T) {
 	b.state.Embassies[0].Fail(sim.Down())
 	b.state.Embassies[2].Fail(sim.Down())
 	_, _, err := b.restore("1", archive.RestoreOptions{})
-	if !errors.Is(err, archive.ErrTooFew) || errors.Is(err, archive.ErrDamaged) {
+	if !errors.Is(err, register.ErrTooFew) || errors.Is(err, register.ErrDamaged) {
 		t.Errorf("restore with one of two: %v", err)
 	}
 }
@@ -265,7 +266,7 @@ func TestAFullDiskAtAnEmbassyIsOneEmbassyLess(t *testing.T) {
 	b.comesBack("1", b.tree)
 	b.state.Embassies[1].Fail(sim.Full())
 	b.grow(func(g *sim.Grower) { g.File("new", []byte("x")) })
-	if _, err := b.tryBackup(t.Context()); !errors.Is(err, archive.ErrTooFew) {
+	if _, err := b.tryBackup(t.Context()); !errors.Is(err, register.ErrTooFew) {
 		t.Errorf("two disks full: %v", err)
 	}
 	b.comesBack("1", b.restoreTo("1"))

@@ -9,23 +9,24 @@ import (
 
 	"chancery.dev/chancery/internal/chunk"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
 // RewriteReport is what a rewriting did.
 type RewriteReport struct {
-	Snapshot  string    `json:"snapshot,omitempty"` // that it made; none when nothing was worth rewriting
-	Looked    int       `json:"packs_needed"`       // by snapshots that are there
-	Rewritten int       `json:"packs_rewritten"`
-	Into      int       `json:"packs_made"`
-	Before    uint64    `json:"bytes_before"` // of the packs rewritten, each counted once
-	After     uint64    `json:"bytes_after"`  // of those made
-	More      bool      `json:"more"`         // another run would rewrite more
-	Problems  []Problem `json:"problems,omitempty"`
-	Down      []Down    `json:"embassies_down,omitempty"`
-	Faults    []Fault   `json:"faults,omitempty"`
-	Local     string    `json:"local_problem,omitempty"`
+	Snapshot  string           `json:"snapshot,omitempty"` // that it made; none when nothing was worth rewriting
+	Looked    int              `json:"packs_needed"`       // by snapshots that are there
+	Rewritten int              `json:"packs_rewritten"`
+	Into      int              `json:"packs_made"`
+	Before    uint64           `json:"bytes_before"` // of the packs rewritten, each counted once
+	After     uint64           `json:"bytes_after"`  // of those made
+	More      bool             `json:"more"`         // another run would rewrite more
+	Problems  []Problem        `json:"problems,omitempty"`
+	Down      []register.Down  `json:"embassies_down,omitempty"`
+	Faults    []register.Fault `json:"faults,omitempty"`
+	Local     string           `json:"local_problem,omitempty"`
 }
 
 const (
@@ -40,7 +41,7 @@ const (
 // access. Nothing is removed: once the new packs are receipted, a release finds that nothing needs the old ones. Every
 // snapshot can be restored before, meanwhile and after: readers find a chunk in its newest pack. A run that was
 // interrupted leaves its packs in the journal, and the next one goes on from there.
-func Rewrite(ctx context.Context, reg *Register, agent *Agent, key *seal.PrivateKey, progress *Progress) (*RewriteReport, error) {
+func Rewrite(ctx context.Context, reg *register.Register, agent *register.Agent, key *seal.PrivateKey, progress *Progress) (*RewriteReport, error) {
 	if progress == nil {
 		progress = &Progress{}
 	}
@@ -53,7 +54,7 @@ func Rewrite(ctx context.Context, reg *Register, agent *Agent, key *seal.Private
 	}
 	defer r.close()
 	w := &rewriting{run: r, progress: progress, rep: &RewriteReport{}, holders: map[chunk.ID][]int{}}
-	w.fetcher = &Fetcher{Register: reg, Sites: r.sites, Opener: pack.NewOpener(key), Faults: r.faults}
+	w.fetcher = &register.Fetcher{Register: reg, Sites: r.sites, Opener: pack.NewOpener(key), Faults: r.faults}
 	w.reader = &Reader{run: r, fetcher: w.fetcher, tree: newTreeCache(r, w.fetcher)}
 	if w.books, err = r.openBooks(ctx); err != nil {
 		return nil, err
@@ -73,7 +74,7 @@ type rewriting struct {
 	run      *run
 	books    *books
 	reader   *Reader
-	fetcher  *Fetcher
+	fetcher  *register.Fetcher
 	progress *Progress
 	rep      *RewriteReport
 	live     liveSet
@@ -110,7 +111,7 @@ func (w *rewriting) choose(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var b Buffers
+	var b register.Buffers
 	for i := range w.books.heads {
 		x := &w.books.heads[i]
 		number := x.first
@@ -261,7 +262,7 @@ func (w *rewriting) rewrite(ctx context.Context) error {
 
 // copyAll stores what is needed of the old packs. One that does not open stays as it is.
 func (w *rewriting) copyAll(ctx context.Context, out *writer) error {
-	var b Buffers
+	var b register.Buffers
 	var raw []byte
 	hasher, unpress := w.run.reg.IDKey.NewHasher(), pack.NewDecompressor()
 	for i := range w.old {
@@ -275,7 +276,7 @@ func (w *rewriting) copyAll(ctx context.Context, out *writer) error {
 				if cap(raw) < int(e.Raw) {
 					raw = make([]byte, 0, max(int(e.Raw), chunk.Max))
 				}
-				if _, err = OpenChunk(hasher, unpress, raw, payload, e); err != nil {
+				if _, err = register.OpenChunk(hasher, unpress, raw, payload, e); err != nil {
 					break
 				}
 			}
@@ -283,7 +284,7 @@ func (w *rewriting) copyAll(ctx context.Context, out *writer) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if errors.Is(err, ErrDamaged) {
+		if errors.Is(err, register.ErrDamaged) {
 			w.rep.Problems = append(w.rep.Problems, Problem{o.ref.ID.String(), err.Error()})
 			continue
 		}

@@ -9,21 +9,22 @@ import (
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/index"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
 // run is what every piece of work on a register needs: its history and index, up to date with the embassies.
 type run struct {
-	reg     *Register
-	agent   *Agent
-	sites   Sites
+	reg     *register.Register
+	agent   *register.Agent
+	sites   register.Sites
 	history *history
 	index   *index.Index
 	numbers *numbering
 	needed  *snapshot.References // by the snapshot that is being made
 	orders  *removals            // what orders remove, or removed
 	without *objectLists
-	faults  *Faults
+	faults  *register.Faults
 	// position is the source's, for the head that is being made; empty where the source has none.
 	position []byte
 	torn     bool // an index pack is lost: the index does not cover every head, and says so
@@ -44,12 +45,12 @@ const batchChunks = 128 << 10
 
 // openRun brings the local copy of a register's history and index up to date. The index is locked first: two runs on
 // one folder would make two heads of one number.
-func openRun(ctx context.Context, reg *Register, agent *Agent, sites Sites, d depth) (*run, error) {
+func openRun(ctx context.Context, reg *register.Register, agent *register.Agent, sites register.Sites, d depth) (*run, error) {
 	return openRunWithout(ctx, reg, agent, sites, d, nil)
 }
 
 // openRunWithout is openRun as it would be had an order removed the listed objects.
-func openRunWithout(ctx context.Context, reg *Register, agent *Agent, sites Sites, d depth, without *objectLists) (*run, error) {
+func openRunWithout(ctx context.Context, reg *register.Register, agent *register.Agent, sites register.Sites, d depth, without *objectLists) (*run, error) {
 	if err := durable.MkdirAll(reg.Dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -96,7 +97,7 @@ func (r *run) open(ctx context.Context) error {
 	}
 	for i, s := range r.sites {
 		if lag := h.lag[i]; s.Up() && lag < h.last {
-			r.faults.Add(Fault{s.Name, fmt.Sprintf("head %d", lag+1), "missing"})
+			r.faults.Add(register.Fault{Embassy: s.Name, Object: fmt.Sprintf("head %d", lag+1), What: "missing"})
 		}
 	}
 	// Where a damaged block would only make a backup store a chunk again, it would make a reader take a chunk for lost.
@@ -130,7 +131,7 @@ func (r *run) catchUp(ctx context.Context) error {
 		r.numbers.reset()
 	}
 	c := catcher{
-		run: r, f: &Fetcher{Register: r.reg, Sites: r.sites, Faults: r.faults},
+		run: r, f: &register.Fetcher{Register: r.reg, Sites: r.sites, Faults: r.faults},
 		add: indexAdder{index: r.index}, covered: r.index.Through(),
 	}
 	start := min(c.covered, r.numbers.through) + 1
@@ -156,8 +157,8 @@ func (r *run) catchUp(ctx context.Context) error {
 // catcher reads index packs into the local index and the numbering.
 type catcher struct {
 	run     *run
-	f       *Fetcher
-	b       Buffers
+	f       *register.Fetcher
+	b       register.Buffers
 	add     indexAdder
 	covered uint64 // heads that the index had before
 	behind  bool   // a head's packs have no numbers yet, so later ones have none either
@@ -176,11 +177,11 @@ func (c *catcher) head(ctx context.Context, seq uint64) error {
 			continue
 		}
 		packs, err := readIndex(ctx, c.f, &c.b, ref)
-		if errors.Is(err, ErrDamaged) {
+		if errors.Is(err, register.ErrDamaged) {
 			c.behind = true
 			if seq > c.covered {
 				r.torn = true
-				r.faults.Add(Fault{"", ref.ID.String(), fmt.Sprintf("index of snapshot %d: %v", seq, err)})
+				r.faults.Add(register.Fault{Object: ref.ID.String(), What: fmt.Sprintf("index of snapshot %d: %v", seq, err)})
 			}
 			continue
 		}
@@ -233,7 +234,7 @@ func (a *indexAdder) flush() error {
 }
 
 // readIndex returns what an index pack says.
-func readIndex(ctx context.Context, f *Fetcher, b *Buffers, ref *snapshot.PackRef) ([]snapshot.IndexedPack, error) {
+func readIndex(ctx context.Context, f *register.Fetcher, b *register.Buffers, ref *snapshot.PackRef) ([]snapshot.IndexedPack, error) {
 	payload, err := f.Open(ctx, b, ref)
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 
 	"chancery.dev/chancery/internal/chunk"
 	"chancery.dev/chancery/internal/filetree"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -39,7 +40,7 @@ const (
 // seenKey is what names and states are fingerprinted under.
 type seenKey [32]byte
 
-func (r *Register) seenKey() seenKey {
+func newSeenKey(r *register.Register) seenKey {
 	return seenKey(seal.Derive(r.IDKey[:], "chancery seen v1", r.ID[:], 32))
 }
 

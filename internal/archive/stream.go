@@ -13,6 +13,7 @@ import (
 	"chancery.dev/chancery/internal/chunk"
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -47,8 +48,8 @@ func MaxStretchData() int { return pack.Largest(pack.Data) - 64 }
 // An embassy that fails is tried again, less and less often, with what is appended then; the records that it missed it
 // gets when it is back, the shares by Repair. While fewer than k answer, everything waits and nothing is lost.
 type Stream struct {
-	reg     *Register
-	agent   *Agent
+	reg     *register.Register
+	agent   *register.Agent
 	dir     string
 	coder   *shard.Coder
 	unlock  func()
@@ -396,30 +397,30 @@ func (s *Stream) Healthy() error {
 		}
 	}
 	if len(s.lanes)-down < s.reg.K {
-		return fmt.Errorf("%w: %d of %d answer, %d are needed: %w", ErrTooFew, len(s.lanes)-down, len(s.lanes), s.reg.K, err)
+		return fmt.Errorf("%w: %d of %d answer, %d are needed: %w", register.ErrTooFew, len(s.lanes)-down, len(s.lanes), s.reg.K, err)
 	}
 	if len(s.flights) > 0 && time.Since(s.flights[0].begun) > slowTime {
-		return fmt.Errorf("%w: stretch %d is on its way for %s, and fewer than %d have acknowledged it", ErrTooFew,
+		return fmt.Errorf("%w: stretch %d is on its way for %s, and fewer than %d have acknowledged it", register.ErrTooFew,
 			s.flights[0].seq, time.Since(s.flights[0].begun).Round(time.Second), s.reg.K)
 	}
 	return nil
 }
 
 // Down returns the embassies that failed when they were last tried.
-func (s *Stream) Down() []Down {
+func (s *Stream) Down() []register.Down {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []Down
+	var out []register.Down
 	for _, l := range s.lanes {
 		if l.why != nil {
-			out = append(out, Down{l.Name, l.why.Error()})
+			out = append(out, register.Down{Embassy: l.Name, Why: l.why.Error()})
 		}
 	}
 	return out
 }
 
 // Faults returns what embassies gave wrong so far; a fork is among them.
-func (s *Stream) Faults() []Fault { return s.view.faults.All() }
+func (s *Stream) Faults() []register.Fault { return s.view.faults.All() }
 
 // await waits until ready says so; s.mu is held, also while ready is asked.
 func (s *Stream) await(ctx context.Context, ready func() bool) error {

@@ -14,6 +14,7 @@ import (
 
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/sim"
 )
@@ -72,7 +73,7 @@ func TestAStreamWithoutEnoughEmbassiesWaitsAndLosesNothing(t *testing.T) {
 	for n := 3; n <= 6; n++ {
 		check(t, f.tryAppend(t.Context(), n, nil))
 	}
-	f.until(func() bool { return errors.Is(f.Healthy(), archive.ErrTooFew) })
+	f.until(func() bool { return errors.Is(f.Healthy(), register.ErrTooFew) })
 	f.mu.Lock()
 	told := len(f.told)
 	f.mu.Unlock()
@@ -110,7 +111,7 @@ func TestAStreamNeedsEnoughEmbassiesToOpen(t *testing.T) {
 	f.end()
 	// One that does not must not sign a number that the silent embassy may hold.
 	fresh := b.state.Register(fastDir(t))
-	if _, err := archive.OpenStream(t.Context(), fresh, b.state.Agent); !errors.Is(err, archive.ErrTooFew) {
+	if _, err := archive.OpenStream(t.Context(), fresh, b.state.Agent); !errors.Is(err, register.ErrTooFew) {
 		t.Fatal(err)
 	}
 	s, err := archive.OpenStream(t.Context(), fresh, b.state.Agent, b.state.Embassies[0].ID)
@@ -120,7 +121,7 @@ func TestAStreamNeedsEnoughEmbassiesToOpen(t *testing.T) {
 	}
 	check(t, s.Close(t.Context()))
 	b.state.Embassies[1].Fail(sim.Down())
-	if _, err := archive.OpenStream(t.Context(), b.reg(), b.state.Agent); !errors.Is(err, archive.ErrTooFew) {
+	if _, err := archive.OpenStream(t.Context(), b.reg(), b.state.Agent); !errors.Is(err, register.ErrTooFew) {
 		t.Fatal(err)
 	}
 }
@@ -135,7 +136,7 @@ func TestTheEndOfAStreamIsProvenOnlyByEnoughEmbassies(t *testing.T) {
 	e[0].Fail(sim.Down())
 	e[1].Fail(sim.Down())
 	_, x := b.stretches(1)
-	if err := x.Complete(); x.Len() != 6 || !errors.Is(err, archive.ErrTooFew) {
+	if err := x.Complete(); x.Len() != 6 || !errors.Is(err, register.ErrTooFew) {
 		t.Fatal(x.Len(), err)
 	}
 	// Three do, and one of them hides the newest: another shows them.
@@ -145,7 +146,7 @@ func TestTheEndOfAStreamIsProvenOnlyByEnoughEmbassies(t *testing.T) {
 	if err := x.Complete(); x.Len() != 6 || err != nil {
 		t.Fatal(x.Len(), err)
 	}
-	if err := x.CompleteDespite(1); !errors.Is(err, archive.ErrTooFew) {
+	if err := x.CompleteDespite(1); !errors.Is(err, register.ErrTooFew) {
 		t.Fatal(err)
 	}
 	e[0].Fail(sim.Faults{})
@@ -162,10 +163,10 @@ func TestAHoleInAStreamIsTold(t *testing.T) {
 		e.DamageRecord(ledger.Slot{Kind: ledger.StretchRecord, Register: [16]byte(b.reg().ID), Sequence: 4}, nil)
 	}
 	_, x := b.stretches(1)
-	if err := x.Complete(); x.Len() != 3 || !errors.Is(err, archive.ErrDamaged) {
+	if err := x.Complete(); x.Len() != 3 || !errors.Is(err, register.ErrDamaged) {
 		t.Fatal(x.Len(), err)
 	}
-	if _, err := b.verifies(archive.VerifyOptions{}); !errors.Is(err, archive.ErrDamaged) {
+	if _, err := b.verifies(archive.VerifyOptions{}); !errors.Is(err, register.ErrDamaged) {
 		t.Fatal(err)
 	}
 }
@@ -189,9 +190,9 @@ func TestAForkedStreamEndsAndIsKeptAsEvidence(t *testing.T) {
 	check(t, g.tryAppend(t.Context(), 5, nil))
 	g.until(func() bool { return records(e[2], ledger.StretchRecord) == 4 })
 	b.state.Fail(sim.Faults{})
-	g.until(func() bool { return errors.Is(g.Healthy(), archive.ErrForked) })
+	g.until(func() bool { return errors.Is(g.Healthy(), register.ErrForked) })
 	g.crash()
-	if len(g.told) != 0 || len(g.lost) != 1 || !errors.Is(g.lost[0], archive.ErrForked) || len(g.Faults()) == 0 {
+	if len(g.told) != 0 || len(g.lost) != 1 || !errors.Is(g.lost[0], register.ErrForked) || len(g.Faults()) == 0 {
 		t.Fatal(g.told, g.lost, g.Faults())
 	}
 	kept, err := filepath.Glob(filepath.Join(other.dir, "stretches", "forked-stretch-4-*"))
@@ -200,13 +201,13 @@ func TestAForkedStreamEndsAndIsKeptAsEvidence(t *testing.T) {
 		t.Fatal(kept)
 	}
 	_, x := b.stretches(1)
-	if err := x.Complete(); x.Len() != 3 || !errors.Is(err, archive.ErrForked) {
+	if err := x.Complete(); x.Len() != 3 || !errors.Is(err, register.ErrForked) {
 		t.Fatal(x.Len(), err)
 	}
-	if _, err := archive.OpenStream(t.Context(), b.reg(), b.state.Agent); !errors.Is(err, archive.ErrForked) {
+	if _, err := archive.OpenStream(t.Context(), b.reg(), b.state.Agent); !errors.Is(err, register.ErrForked) {
 		t.Fatal(err)
 	}
-	if _, err := b.verifies(archive.VerifyOptions{}); !errors.Is(err, archive.ErrForked) {
+	if _, err := b.verifies(archive.VerifyOptions{}); !errors.Is(err, register.ErrForked) {
 		t.Fatal(err)
 	}
 }
@@ -272,11 +273,11 @@ func TestAStretchIsLostOnlyWithBothItsPacks(t *testing.T) {
 	e[0].Damage(gathering[0][0], nil)
 	e[2].Damage(gathering[2][0], nil)
 	r, x := b.stretches(1)
-	if _, err := r.Stream().ReadStretch(t.Context(), x, 7); !errors.Is(err, archive.ErrDamaged) {
+	if _, err := r.Stream().ReadStretch(t.Context(), x, 7); !errors.Is(err, register.ErrDamaged) {
 		t.Fatal(err)
 	}
 	rep, err = b.verifies(archive.VerifyOptions{})
-	if !errors.Is(err, archive.ErrDamaged) || rep.Gone != 20 {
+	if !errors.Is(err, register.ErrDamaged) || rep.Gone != 20 {
 		t.Fatal(rep, err)
 	}
 	// While an embassy is silent nobody can tell.

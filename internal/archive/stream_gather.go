@@ -16,6 +16,7 @@ import (
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -230,7 +231,7 @@ func (s *Stream) sendGathering(ctx context.Context, seq uint64, record []byte, r
 		return context.Cause(ctx)
 	}
 	if n := len(slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err != nil })); n < s.reg.K {
-		return fmt.Errorf("%w: %d of %d took it, %d are needed: %w", ErrTooFew, n, len(errs), s.reg.K, errors.Join(errs...))
+		return fmt.Errorf("%w: %d of %d took it, %d are needed: %w", register.ErrTooFew, n, len(errs), s.reg.K, errors.Join(errs...))
 	}
 	return nil
 }
@@ -267,7 +268,7 @@ func (s *Stream) deliverTo(ctx context.Context, l *lane, through uint64, gathere
 	if err != nil {
 		return err
 	}
-	for batch := range slices.Chunk(slots, Batch/4) { // by its ledger a reader sees what it may hide later
+	for batch := range slices.Chunk(slots, register.Batch/4) { // by its ledger a reader sees what it may hide later
 		if _, err := l.Records.Receipts(ctx, nil, batch); err != nil {
 			return fmt.Errorf("receipts of records: %w", err)
 		}
@@ -279,13 +280,13 @@ func (s *Stream) deliverTo(ctx context.Context, l *lane, through uint64, gathere
 		return nil
 	}
 	var held []shard.Name
-	for batch := range slices.Chunk(names, Batch) {
+	for batch := range slices.Chunk(names, register.Batch) {
 		flaws, err := l.Objects.Check(ctx, batch, false)
 		if err != nil {
 			return err
 		}
 		has := slices.DeleteFunc(slices.Clone(batch), func(n shard.Name) bool {
-			return slices.ContainsFunc(flaws, func(f Flaw) bool { return f.Name == n })
+			return slices.ContainsFunc(flaws, func(f register.Flaw) bool { return f.Name == n })
 		})
 		if len(has) == 0 {
 			continue
@@ -307,7 +308,7 @@ func (s *Stream) deliverTo(ctx context.Context, l *lane, through uint64, gathere
 }
 
 func (s *Stream) signFor(ctx context.Context, l *lane, through uint64, names []shard.Name) error {
-	sent, err := NewDeliverer(ctx, s.reg, s.agent, l.Site, ledger.StreamDelivery+through, len(names))
+	sent, err := register.NewDeliverer(ctx, s.reg, s.agent, l.Site, ledger.StreamDelivery+through, len(names))
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -28,7 +29,7 @@ type StretchIndex struct {
 	last     uint64 // the newest record of the chain, live or not
 	kept     uint64
 	embassy  []string // that showed all their records
-	silent   []Down
+	silent   []register.Down
 	n, k     int
 	problem  error // why the chain ends before what is shown, or is not one
 	gathered []*snapshot.Gathering
@@ -70,7 +71,7 @@ func (x *StretchIndex) CompleteDespite(liars int) error {
 		return nil
 	}
 	err := fmt.Errorf("%w: %d of %d embassies showed what they hold of the stream, and only %d together can show that nothing follows stretch %d",
-		ErrTooFew, len(x.embassy), x.n, need, x.last)
+		register.ErrTooFew, len(x.embassy), x.n, need, x.last)
 	for _, d := range x.silent {
 		err = fmt.Errorf("%w; %s: %s", err, d.Embassy, d.Why)
 	}
@@ -98,13 +99,13 @@ type Newest struct {
 	Time     time.Time // as the agent claimed
 	Records  uint64    // the newest record, whether or not its stretch is durable
 	Unproven error     // what Complete says
-	Faults   []Fault
-	Down     []Down
+	Faults   []register.Fault
+	Down     []register.Down
 }
 
 // NewestStretch tells how far a register's stream reaches, with no key that opens. It asks for its end only.
-func NewestStretch(ctx context.Context, reg *Register, agent *Agent) (*Newest, error) {
-	v := newStreamView(reg, agent.Trusted, reg.Sites(), &Faults{})
+func NewestStretch(ctx context.Context, reg *register.Register, agent *register.Agent) (*Newest, error) {
+	v := newStreamView(reg, agent.Trusted, reg.Sites(), &register.Faults{})
 	x, err := v.index(ctx, ^uint64(0))
 	if err != nil {
 		return nil, err
@@ -122,8 +123,8 @@ func NewestStretch(ctx context.Context, reg *Register, agent *Agent) (*Newest, e
 
 // ListStretches lists the stretches of a register's stream from a number on, as [Reader.Stretches] does, with no key that
 // opens. It does not look into the embassies' ledgers.
-func ListStretches(ctx context.Context, reg *Register, agent *Agent, from uint64) (*StretchIndex, error) {
-	return newStreamView(reg, agent.Trusted, reg.sites(), &faults{}).index(ctx, max(from, 1))
+func ListStretches(ctx context.Context, reg *register.Register, agent *register.Agent, from uint64) (*StretchIndex, error) {
+	return newStreamView(reg, agent.Trusted, reg.Sites(), &register.Faults{}).index(ctx, max(from, 1))
 }
 
 // index lists the stretches from a number on; from beyond the end, those that no gathering has, and the last one that
@@ -131,7 +132,7 @@ func ListStretches(ctx context.Context, reg *Register, agent *Agent, from uint64
 func (v *streamView) index(ctx context.Context, from uint64) (*StretchIndex, error) {
 	b := &indexing{view: v, x: &StretchIndex{n: len(v.sites), k: v.reg.K}}
 	list, err := v.gatherings(ctx, from)
-	if err == nil || errors.Is(err, ErrForked) {
+	if err == nil || errors.Is(err, register.ErrForked) {
 		err = b.all(ctx, list, from)
 	}
 	if err == nil {
@@ -193,7 +194,7 @@ func (b *indexing) ends(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if errors.Is(err, ErrForked) {
+	if errors.Is(err, register.ErrForked) {
 		return nil
 	}
 	return err
@@ -213,7 +214,7 @@ func (b *indexing) records(ctx context.Context, at, through uint64) (uint64, err
 		return nil
 	})
 	b.prev = prev
-	if errors.Is(err, ErrDamaged) && b.view.hole == nil {
+	if errors.Is(err, register.ErrDamaged) && b.view.hole == nil {
 		b.view.hole, err = err, nil
 	}
 	return last + 1, err
@@ -297,9 +298,9 @@ func (b *indexing) finish(from uint64) {
 	for _, s := range v.sites {
 		switch {
 		case !s.Up():
-			x.silent = append(x.silent, Down{s.Name, s.Reason().Error()})
+			x.silent = append(x.silent, register.Down{Embassy: s.Name, Why: s.Reason().Error()})
 		case v.liars[s]:
-			x.silent = append(x.silent, Down{s.Name, "showed a record that is none"})
+			x.silent = append(x.silent, register.Down{Embassy: s.Name, Why: "showed a record that is none"})
 		default:
 			x.embassy = append(x.embassy, s.Name)
 		}

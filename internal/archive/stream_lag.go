@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 )
 
 // lagWindow is how many of the newest stretches are asked for.
@@ -12,8 +13,8 @@ const lagWindow = 1024
 
 // StreamLag returns how many of the newest 1,024 stretches each embassy lacks that another shows, by its name; newest is
 // the number of the newest record. Who does not answer is not in it.
-func StreamLag(ctx context.Context, reg *Register, newest uint64) map[string]uint64 {
-	v := newStreamView(reg, nil, reg.Sites(), &Faults{})
+func StreamLag(ctx context.Context, reg *register.Register, newest uint64) map[string]uint64 {
+	v := newStreamView(reg, nil, reg.Sites(), &register.Faults{})
 	after := newest - min(newest, lagWindow)
 	var mu sync.Mutex
 	has, most := map[string]uint64{}, uint64(0)

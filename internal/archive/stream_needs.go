@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -21,7 +22,7 @@ type StreamNeeds struct {
 
 // FindStreamNeeds asks the sites what there is of a stream of which everything from stretch first on is needed. A gathering
 // whose pack an order is to remove, which parting tells, spares nothing. It needs no key that opens.
-func FindStreamNeeds(ctx context.Context, reg *Register, agent *Agent, sites Sites, faults *Faults, first uint64,
+func FindStreamNeeds(ctx context.Context, reg *register.Register, agent *register.Agent, sites register.Sites, faults *register.Faults, first uint64,
 	parting func(*snapshot.PackRef) bool,
 ) (*StreamNeeds, error) {
 	n := &StreamNeeds{First: first, alone: map[uint64]bool{}, view: newStreamView(reg, agent.Trusted, sites, faults)}

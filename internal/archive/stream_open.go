@@ -14,6 +14,7 @@ import (
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -28,7 +29,7 @@ const streamDir = "stretches"
 // A machine that does not remember the newest stretch that embassies show needs all of them to answer, once: one that is
 // silent may hold another that whoever wrote before was about to store, and to sign a second of that number would fork
 // the stream. without names embassies that are gone for good, which are not waited for.
-func OpenStream(ctx context.Context, reg *Register, agent *Agent, without ...charter.EmbassyID) (*Stream, error) {
+func OpenStream(ctx context.Context, reg *register.Register, agent *register.Agent, without ...charter.EmbassyID) (*Stream, error) {
 	dir := filepath.Join(reg.Dir, streamDir)
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -40,7 +41,7 @@ func OpenStream(ctx context.Context, reg *Register, agent *Agent, without ...cha
 	s := &Stream{
 		reg: reg, agent: agent, dir: dir, unlock: unlock,
 		press: pack.NewCompressor(), spare: map[pack.Class][][]byte{}, hasher: reg.IDKey.NewHasher(),
-		view: newStreamView(reg, agent.Trusted, reg.Sites(), &Faults{}), logging: make(chan struct{}, 1),
+		view: newStreamView(reg, agent.Trusted, reg.Sites(), &register.Faults{}), logging: make(chan struct{}, 1),
 	}
 	s.changed = sync.NewCond(&s.mu)
 	if err := s.open(ctx, without); err != nil {
@@ -134,7 +135,7 @@ func (o *opening) remembers(without []charter.EmbassyID) error {
 	for _, x := range o.view.sites {
 		if o.learnt && !x.Up() && !slices.Contains(without, x.ID) {
 			return fmt.Errorf("%w: this machine does not remember the end of the stream, so every embassy must answer once, and %s does not: %w",
-				ErrTooFew, x.Name, x.Reason())
+				register.ErrTooFew, x.Name, x.Reason())
 		}
 	}
 	return nil
@@ -206,7 +207,7 @@ func (o *opening) take(r *snapshot.Stretch, b []byte) error {
 // settled finds the newest stretch that is durable with all before it.
 func (o *opening) settled(ctx context.Context) error {
 	if o.floor > o.last {
-		return fmt.Errorf("%w: stretch %d was durable, and nobody shows more than %d", ErrTooFew, o.floor, o.last)
+		return fmt.Errorf("%w: stretch %d was durable, and nobody shows more than %d", register.ErrTooFew, o.floor, o.last)
 	}
 	var refs []*snapshot.PackRef
 	var replaces []uint64
@@ -225,7 +226,7 @@ func (o *opening) settled(ctx context.Context) error {
 		_ = tail(r, nil)
 	}
 	if o.floor+uint64(len(refs)) != o.last {
-		return fmt.Errorf("%w: %d records behind stretch %d, want those up to %d", ErrTooFew, len(refs), o.floor, o.last)
+		return fmt.Errorf("%w: %d records behind stretch %d, want those up to %d", register.ErrTooFew, len(refs), o.floor, o.last)
 	}
 	good, silent, err := o.view.holders(ctx, refs)
 	if err != nil {
@@ -233,7 +234,7 @@ func (o *opening) settled(ctx context.Context) error {
 	}
 	o.kept = reach(o.floor+1, replaces, o.floor, func(i int) bool { return good[i] >= o.reg.K })
 	if most := reach(o.floor+1, replaces, o.floor, func(i int) bool { return good[i]+silent >= o.reg.K }); most > o.kept {
-		o.doubt = fmt.Errorf("%w to tell whether stretches %d to %d are durable: %w", ErrTooFew, o.kept+1, most, downError(o.view.sites))
+		o.doubt = fmt.Errorf("%w to tell whether stretches %d to %d are durable: %w", register.ErrTooFew, o.kept+1, most, downError(o.view.sites))
 	}
 	if o.durable = o.kept; o.kept < o.last {
 		o.replace = o.kept + 1
@@ -249,7 +250,7 @@ func (o *opening) settled(ctx context.Context) error {
 	return err
 }
 
-func downError(sites Sites) (err error) {
+func downError(sites register.Sites) (err error) {
 	for _, s := range sites {
 		if why := s.Reason(); why != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w", s.Name, why))
@@ -293,8 +294,8 @@ func (o *opening) lanes(ctx context.Context) error {
 func (v *streamView) holders(ctx context.Context, refs []*snapshot.PackRef) (good []int, silent int, err error) {
 	good = make([]int, len(refs))
 	for i, s := range v.sites {
-		for at := 0; at < len(refs) && s.Up(); at += Batch {
-			part := refs[at:min(len(refs), at+Batch)]
+		for at := 0; at < len(refs) && s.Up(); at += register.Batch {
+			part := refs[at:min(len(refs), at+register.Batch)]
 			names := make([]shard.Name, len(part))
 			for j, ref := range part {
 				if len(ref.Shares) != len(v.sites) {
@@ -308,7 +309,7 @@ func (v *streamView) holders(ctx context.Context, refs []*snapshot.PackRef) (goo
 				break
 			}
 			for j := range part {
-				if !slices.ContainsFunc(flaws, func(f Flaw) bool { return f.Name == names[j] }) {
+				if !slices.ContainsFunc(flaws, func(f register.Flaw) bool { return f.Name == names[j] }) {
 					good[at+j]++
 				}
 			}

@@ -10,21 +10,22 @@ import (
 
 	"chancery.dev/chancery/internal/chunk"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
 // StreamReader reads a register's stream with its opened key. It is safe for concurrent use.
 type StreamReader struct {
-	reg     *Register
+	reg     *register.Register
 	trusted []ed25519.PublicKey
-	sites   Sites
-	faults  *Faults
+	sites   register.Sites
+	faults  *register.Faults
 	packs   *streamPacks
 }
 
-// NewStreamReader prepares to read the stream of the fetcher's register, with what it knows of the embassies. Records count that an
-// agent signed which this one trusts.
-func NewStreamReader(f *Fetcher, agent *Agent) *StreamReader {
+// NewStreamReader prepares to read the stream of the fetcher's register, with what it knows of the embassies. Records
+// count that an agent signed whom this one trusts.
+func NewStreamReader(f *register.Fetcher, agent *register.Agent) *StreamReader {
 	return &StreamReader{reg: f.Register, trusted: agent.Trusted, sites: f.Sites, faults: f.Faults, packs: newStreamPacks(f)}
 }
 
@@ -51,12 +52,12 @@ func (r *StreamReader) ReadStretch(ctx context.Context, x *StretchIndex, i int) 
 			return raw, err
 		}
 	}
-	if errors.Is(err, ErrDamaged) && first != nil && !errors.Is(first, ErrDamaged) {
-		err = fmt.Errorf("%w: %w", ErrTooFew, first)
+	if errors.Is(err, register.ErrDamaged) && first != nil && !errors.Is(first, register.ErrDamaged) {
+		err = fmt.Errorf("%w: %w", register.ErrTooFew, first)
 	} else if first != nil {
 		err = fmt.Errorf("%w; %s", err, first)
 	}
-	if errors.Is(err, ErrDamaged) && p.seq > x.kept && r.neverStored(ctx, ref) {
+	if errors.Is(err, register.ErrDamaged) && p.seq > x.kept && r.neverStored(ctx, ref) {
 		err = fmt.Errorf("%w: %s", ErrUnfinished, err)
 	}
 	return nil, fmt.Errorf("stretch %d: %w", p.seq, err)
@@ -86,7 +87,7 @@ func (r *StreamReader) ownPack(ctx context.Context, x *StretchIndex, p *indexed)
 	}
 	position, err := openPosition(r.reg, s)
 	if err == nil && string(position) != string(p.position) {
-		err = fmt.Errorf("%w: its record and gathering %d tell two positions", ErrForked, x.gathered[p.gathered-1].Sequence)
+		err = fmt.Errorf("%w: its record and gathering %d tell two positions", register.ErrForked, x.gathered[p.gathered-1].Sequence)
 	}
 	return &s.Pack, err
 }
@@ -114,10 +115,10 @@ const (
 
 // streamPacks reads chunks of packs of a stream. A pack that several ask for is fetched once.
 type streamPacks struct {
-	fetcher *Fetcher
+	fetcher *register.Fetcher
 	hasher  chunk.IDKey
-	fetch   chan *Buffers // one for each fetcher
-	tools   sync.Pool     // of *streamTools
+	fetch   chan *register.Buffers // one for each fetcher
+	tools   sync.Pool              // of *streamTools
 
 	mu   sync.Mutex // guards open
 	open []*openStream
@@ -137,10 +138,10 @@ type openStream struct {
 	err     error
 }
 
-func newStreamPacks(f *Fetcher) *streamPacks {
-	p := &streamPacks{fetcher: f, hasher: f.Register.IDKey, fetch: make(chan *Buffers, streamFetchers)}
+func newStreamPacks(f *register.Fetcher) *streamPacks {
+	p := &streamPacks{fetcher: f, hasher: f.Register.IDKey, fetch: make(chan *register.Buffers, streamFetchers)}
 	for range streamFetchers {
-		p.fetch <- &Buffers{}
+		p.fetch <- &register.Buffers{}
 	}
 	p.tools.New = func() any { return &streamTools{p.hasher.NewHasher(), pack.NewDecompressor()} }
 	return p
@@ -153,12 +154,12 @@ func (p *streamPacks) read(ctx context.Context, ref *snapshot.PackRef, n int) ([
 		return nil, err
 	}
 	if n >= len(o.entries) {
-		return nil, fmt.Errorf("%w: pack %s holds %d stretches", ErrDamaged, ref.ID, len(o.entries))
+		return nil, fmt.Errorf("%w: pack %s holds %d stretches", register.ErrDamaged, ref.ID, len(o.entries))
 	}
 	t := p.tools.Get().(*streamTools)
 	defer p.tools.Put(t)
 	e := o.entries[n]
-	raw, err := OpenChunk(t.hasher, t.unpress, nil, o.payload, e)
+	raw, err := register.OpenChunk(t.hasher, t.unpress, nil, o.payload, e)
 	if err != nil {
 		return nil, fmt.Errorf("pack %s: %w", ref.ID, err)
 	}
@@ -187,7 +188,7 @@ func (p *streamPacks) get(ctx context.Context, ref *snapshot.PackRef) (*openStre
 		if o.err == nil {
 			return o, nil
 		}
-		if errors.Is(o.err, ErrDamaged) || errors.Is(o.err, ErrTooFew) {
+		if errors.Is(o.err, register.ErrDamaged) || errors.Is(o.err, register.ErrTooFew) {
 			return nil, o.err
 		}
 	}
@@ -205,7 +206,7 @@ func (p *streamPacks) get(ctx context.Context, ref *snapshot.PackRef) (*openStre
 }
 
 func (p *streamPacks) load(ctx context.Context, ref *snapshot.PackRef) ([]byte, []pack.Entry, error) {
-	var b *Buffers
+	var b *register.Buffers
 	select {
 	case b = <-p.fetch:
 	case <-ctx.Done():
@@ -219,7 +220,7 @@ func (p *streamPacks) load(ctx context.Context, ref *snapshot.PackRef) ([]byte, 
 	b.Keep() // it stays open in memory of its own
 	entries, err := pack.ParseFooter(payload)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: pack %s: %w", ErrDamaged, ref.ID, err)
+		return nil, nil, fmt.Errorf("%w: pack %s: %w", register.ErrDamaged, ref.ID, err)
 	}
 	return payload, entries, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 )
 
 // recordBatch is how many records of stretches go to an embassy at once.
@@ -183,7 +184,7 @@ func (s *Stream) putRecord(ctx context.Context, l *lane, slot ledger.Slot, b []b
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("storing %s: %w", RecordName(slot), err)
+	err = fmt.Errorf("storing %s: %w", register.RecordName(slot), err)
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -214,7 +215,7 @@ func (s *Stream) keepForks() {
 	defer s.view.mu.Unlock()
 	for name, b := range s.view.other {
 		if err := durable.WriteFile(filepath.Join(s.dir, "forked-"+name), b, 0o600); err != nil {
-			s.view.faults.Add(Fault{"", name, "could not be kept: " + err.Error()})
+			s.view.faults.Add(register.Fault{Object: name, What: "could not be kept: " + err.Error()})
 		}
 	}
 }

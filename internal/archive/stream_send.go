@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"chancery.dev/chancery/internal/register"
 )
 
 const (
@@ -24,7 +26,7 @@ var errSlow = errors.New("slower than the stream")
 
 // lane is an embassy as a stream sees it. Its fields are guarded by Stream.mu.
 type lane struct {
-	*Site
+	*register.Site
 	why     error // of the last call, if it failed
 	pause   time.Duration
 	retry   time.Time // not before

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 )
 
 // tailStretches is how many records before the last one the look into a ledger begins. Records reach an embassy side by
@@ -29,7 +30,7 @@ func (v *streamView) trees(ctx context.Context) []treeOrNot {
 
 // treeOrNot is the state of a ledger, or why there is none; neither where nobody was asked.
 type treeOrNot struct {
-	tree Tree
+	tree register.Tree
 	err  error
 }
 
@@ -55,13 +56,13 @@ func (v *streamView) hold(ctx context.Context, x *StretchIndex, trees []treeOrNo
 		if err != nil {
 			name := v.sites[i].Name
 			x.embassy = slices.DeleteFunc(x.embassy, func(n string) bool { return n == name })
-			x.silent = append(x.silent, Down{name, err.Error()})
+			x.silent = append(x.silent, register.Down{Embassy: name, Why: err.Error()})
 		}
 	}
 	return nil
 }
 
-func (v *streamView) holdSite(ctx context.Context, s *Site, last uint64, t treeOrNot) error {
+func (v *streamView) holdSite(ctx context.Context, s *register.Site, last uint64, t treeOrNot) error {
 	switch {
 	case t.err != nil:
 		return fmt.Errorf("its ledger: %w", t.err)
@@ -97,7 +98,7 @@ func (v *streamView) holdSite(ctx context.Context, s *Site, last uint64, t treeO
 
 // before finds a record that an embassy shows, far enough before the last one that everything behind that one has a
 // later leaf: its number, or 0 where there is none, and the whole ledger is to be read.
-func (v *streamView) before(ctx context.Context, s *Site, last uint64) (uint64, error) {
+func (v *streamView) before(ctx context.Context, s *register.Site, last uint64) (uint64, error) {
 	for back := uint64(tailStretches); back < last; back *= 8 {
 		list, err := s.Records.ListRecords(ctx, ledger.StretchRecord, [16]byte(v.reg.ID), last-back-1)
 		if err != nil {

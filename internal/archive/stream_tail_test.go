@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/sim"
 )
 
@@ -35,7 +35,7 @@ func TestAHiddenEndIsFoundInTheLedger(t *testing.T) {
 	r, x, withheld := b.looks(1, true)
 	err := x.Complete()
 	liar := b.state.Embassies[1].Name
-	if x.Len() != 4 || !errors.Is(err, archive.ErrTooFew) || !strings.Contains(err.Error(), liar+": it withholds stretch 5") {
+	if x.Len() != 4 || !errors.Is(err, register.ErrTooFew) || !strings.Contains(err.Error(), liar+": it withholds stretch 5") {
 		t.Fatal(x.Len(), err)
 	}
 	if e := withheld[liar]; len(withheld) != 1 || e.Slot.Sequence != 5 || e.Slot.Kind != ledger.StretchRecord {
@@ -61,7 +61,7 @@ func TestAnEmbassyThatShowsNothingIsReadFromTheBeginning(t *testing.T) {
 	b := hidden(t)
 	b.state.Embassies[1].Fail(sim.Stale(0))
 	_, x, withheld := b.looks(1, true)
-	if err := x.Complete(); !errors.Is(err, archive.ErrTooFew) || len(withheld) != 1 {
+	if err := x.Complete(); !errors.Is(err, register.ErrTooFew) || len(withheld) != 1 {
 		t.Fatal(err, withheld)
 	}
 }
@@ -86,7 +86,7 @@ func TestOnlyLedgersThatSayNoMoreCount(t *testing.T) {
 	only := sim.Down()
 	e[1].Fail(sim.Faults{Before: only.Before})
 	_, x, _ = b.looks(1, true)
-	if err := x.Complete(); !errors.Is(err, archive.ErrTooFew) {
+	if err := x.Complete(); !errors.Is(err, register.ErrTooFew) {
 		t.Fatal(err)
 	}
 }
@@ -113,7 +113,7 @@ func TestTheLookIntoALedgerBeginsEarlyEnough(t *testing.T) {
 	e[1].Fail(sim.Stale(5))
 	e[2].Fail(sim.Stale(5))
 	_, x, withheld := b.looks(1, true)
-	if err := x.Complete(); !errors.Is(err, archive.ErrTooFew) || len(withheld) != 2 {
+	if err := x.Complete(); !errors.Is(err, register.ErrTooFew) || len(withheld) != 2 {
 		t.Fatal(err, withheld)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/register"
 )
 
 // piece is a stretch as a test made it: a function of its number alone.
@@ -114,15 +115,15 @@ func (b *bench) stretches(from uint64) (*archive.Reader, *archive.StretchIndex) 
 }
 
 // looks is stretches with or without a look into the ledgers, and what embassies withhold.
-func (b *bench) looks(from uint64, ledgers bool) (*archive.Reader, *archive.StretchIndex, map[string]archive.Entered) {
+func (b *bench) looks(from uint64, ledgers bool) (*archive.Reader, *archive.StretchIndex, map[string]register.Entered) {
 	b.Helper()
 	reg := b.state.Register(fastDir(b))
 	reg.Members = slices.Clone(reg.Members)
 	var mu sync.Mutex
-	withheld := map[string]archive.Entered{}
+	withheld := map[string]register.Entered{}
 	for i, e := range b.state.Embassies {
 		if ledgers {
-			reg.Members[i].Ledger = e.Witnessed(func(x archive.Entered) {
+			reg.Members[i].Ledger = e.Witnessed(func(x register.Entered) {
 				mu.Lock()
 				defer mu.Unlock()
 				withheld[e.Name] = x

@@ -8,6 +8,7 @@ import (
 
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -29,13 +30,13 @@ type StreamReport struct {
 // later record says what is kept, so only the last few wait; stretches are looked at together with the gathering that
 // they stand in, for one of the two packs is enough.
 type streamCheck struct {
-	in     *Inspector
+	in     *register.Inspector
 	ctx    context.Context
 	view   *streamView
 	work   func(context.Context, []snapshot.PackRef) error
 	leaves func(*snapshot.PackRef) bool
 	rep    *StreamReport
-	of     map[pack.ID]Verdict // how packs stand that were looked at
+	of     map[pack.ID]register.Verdict // how packs stand that were looked at
 
 	waiting []*snapshot.Stretch
 	kept    uint64
@@ -54,18 +55,18 @@ const inspectBatch = 512
 // inspector is told to, and holds the records against each other. An embassy that lacks records is at fault, once. With
 // repair it makes good what embassies lack of packs, and gives them the records. The report is there also with an error:
 // ErrForked, or ErrDamaged or ErrTooFew where the chain of records ends before what is shown.
-func InspectStream(ctx context.Context, in *Inspector, repair bool, leaves func(*snapshot.PackRef) bool) (*StreamReport, error) {
+func InspectStream(ctx context.Context, in *register.Inspector, repair bool, leaves func(*snapshot.PackRef) bool) (*StreamReport, error) {
 	view := newStreamView(in.Register, in.Agent.Trusted, in.Sites, in.Faults)
-	c := &streamCheck{in: in, ctx: ctx, view: view, work: in.Check, leaves: leaves, rep: &StreamReport{}, of: map[pack.ID]Verdict{}}
+	c := &streamCheck{in: in, ctx: ctx, view: view, work: in.Check, leaves: leaves, rep: &StreamReport{}, of: map[pack.ID]register.Verdict{}}
 	if repair {
 		c.work = in.Repair
 	}
-	said := map[*Site]bool{}
-	view.lacks = func(slot ledger.Slot, b []byte, sites Sites) {
+	said := map[*register.Site]bool{}
+	view.lacks = func(slot ledger.Slot, b []byte, sites register.Sites) {
 		for _, s := range sites {
 			if !said[s] {
 				said[s] = true
-				in.Faults.Add(Fault{s.Name, RecordName(slot), "missing"})
+				in.Faults.Add(register.Fault{Embassy: s.Name, Object: register.RecordName(slot), What: "missing"})
 			}
 		}
 		if repair {
@@ -73,7 +74,7 @@ func InspectStream(ctx context.Context, in *Inspector, repair bool, leaves func(
 		}
 	}
 	found := in.Found
-	in.Found = func(ref *snapshot.PackRef, v Verdict) { c.of[ref.ID] = v }
+	in.Found = func(ref *snapshot.PackRef, v register.Verdict) { c.of[ref.ID] = v }
 	defer func() { in.Found = found }()
 	return c.rep, c.all()
 }
@@ -198,7 +199,7 @@ func (c *streamCheck) advance() error {
 			_, err := c.view.gathering(b, x.slot.Sequence)
 			return err
 		})
-		if errors.Is(err, ErrTooFew) {
+		if errors.Is(err, register.ErrTooFew) {
 			continue
 		}
 		if err != nil {
@@ -260,7 +261,7 @@ func (c *streamCheck) flushPart(g *snapshot.Gathering) error {
 // judge counts what the packs of a unit say of its stretches.
 func (c *streamCheck) judge(g *snapshot.Gathering) {
 	rep, of := c.rep, c.of
-	together, apart := Verdict(0), Whole
+	together, apart := register.Verdict(0), register.Whole
 	if g != nil {
 		together = of[g.Pack.ID]
 	}
@@ -270,29 +271,29 @@ func (c *streamCheck) judge(g *snapshot.Gathering) {
 		if g == nil || s.Sequence < g.First || c.alone == nil || c.alone[s.Sequence] {
 			other = 0
 		} else if apart = max(apart, own); own == 0 { // an order took the own pack, because the gathering holds it
-			apart = Lost
+			apart = register.Lost
 		}
 		switch {
-		case own == 0 && other < Hidden:
-		case own == 0 && other == Hidden:
+		case own == 0 && other < register.Hidden:
+		case own == 0 && other == register.Hidden:
 			rep.Hidden++
-		case other == Lost && (own == Lost || own == 0), own == Lost && other == 0:
+		case other == register.Lost && (own == register.Lost || own == 0), own == register.Lost && other == 0:
 			rep.Gone++
-			c.in.Faults.Add(Fault{"", fmt.Sprintf("stretch %d", s.Sequence), "lost"})
-		case own == Lost && other == Hidden, own == Hidden && (other == 0 || other >= Hidden):
+			c.in.Faults.Add(register.Fault{Object: fmt.Sprintf("stretch %d", s.Sequence), What: "lost"})
+		case own == register.Lost && other == register.Hidden, own == register.Hidden && (other == 0 || other >= register.Hidden):
 			rep.Hidden++
-		case own == Lost:
+		case own == register.Lost:
 			rep.Replaced++
 			unneeded(names, &s.Pack)
-		case own == Thin:
+		case own == register.Thin:
 			rep.Thin++
 		}
 	}
 	switch {
-	case together == Lost && apart < Lost:
+	case together == register.Lost && apart < register.Lost:
 		rep.Replaced++
 		unneeded(names, &g.Pack)
-	case together == Thin:
+	case together == register.Thin:
 		rep.Thin++
 	}
 	c.in.Faults.Drop(names)
@@ -306,12 +307,12 @@ func unneeded(names map[string]bool, ref *snapshot.PackRef) {
 }
 
 // giveRecord stores a record with embassies that lack it.
-func giveRecord(ctx context.Context, slot ledger.Slot, b []byte, sites Sites) {
+func giveRecord(ctx context.Context, slot ledger.Slot, b []byte, sites register.Sites) {
 	var all sync.WaitGroup
 	for _, s := range sites {
 		all.Go(func() {
 			if err := s.Records.PutRecord(ctx, slot, b); err != nil && ctx.Err() == nil {
-				s.Fail(fmt.Errorf("storing %s: %w", RecordName(slot), err))
+				s.Fail(fmt.Errorf("storing %s: %w", register.RecordName(slot), err))
 			}
 		})
 	}

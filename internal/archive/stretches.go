@@ -12,6 +12,7 @@ import (
 
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -19,25 +20,25 @@ import (
 // each may lie about what it has. A record counts because an agent signed it and because the next one names its hash.
 // Two records of one number are a fork.
 type streamView struct {
-	reg     *Register
+	reg     *register.Register
 	trusted []ed25519.PublicKey
-	sites   Sites
-	faults  *Faults
+	sites   register.Sites
+	faults  *register.Faults
 
 	mu     sync.Mutex
-	liars  map[*Site]bool    // showed a record that is none
-	prefix map[int]uint64    // share -> what this site shows without a gap, from where listing began
-	forked error             // who holds another
-	hole   error             // why the chain ends before what is shown
-	other  map[string][]byte // of a fork: the records, by what they are
+	liars  map[*register.Site]bool // showed a record that is none
+	prefix map[int]uint64          // share -> what this site shows without a gap, from where listing began
+	forked error                   // who holds another
+	hole   error                   // why the chain ends before what is shown
+	other  map[string][]byte       // of a fork: the records, by what they are
 
-	lacks func(slot ledger.Slot, b []byte, sites Sites) // told of sites that do not show a record; nil: nobody asks
+	lacks func(slot ledger.Slot, b []byte, sites register.Sites) // told of sites that do not show a record; nil: nobody asks
 }
 
-func newStreamView(reg *Register, trusted []ed25519.PublicKey, sites Sites, f *Faults) *streamView {
+func newStreamView(reg *register.Register, trusted []ed25519.PublicKey, sites register.Sites, f *register.Faults) *streamView {
 	return &streamView{
 		reg: reg, trusted: trusted, sites: sites, faults: f,
-		liars: map[*Site]bool{}, prefix: map[int]uint64{}, other: map[string][]byte{},
+		liars: map[*register.Site]bool{}, prefix: map[int]uint64{}, other: map[string][]byte{},
 	}
 }
 
@@ -49,17 +50,17 @@ type shown struct {
 
 type version struct {
 	hash  [32]byte
-	sites Sites
+	sites register.Sites
 }
 
-func (x *shown) add(hash [32]byte, s *Site) {
+func (x *shown) add(hash [32]byte, s *register.Site) {
 	for i := range x.versions {
 		if x.versions[i].hash == hash {
 			x.versions[i].sites = append(x.versions[i].sites, s)
 			return
 		}
 	}
-	x.versions = append(x.versions, version{hash, Sites{s}})
+	x.versions = append(x.versions, version{hash, register.Sites{s}})
 }
 
 func (v *streamView) slot(kind ledger.RecordKind, seq uint64) ledger.Slot {
@@ -105,7 +106,7 @@ func (v *streamView) list(ctx context.Context, kind ledger.RecordKind, after, th
 	return out, nil
 }
 
-func (v *streamView) listSite(ctx context.Context, s *Site, kind ledger.RecordKind, after, through uint64) ([]ledger.RecordInfo, error) {
+func (v *streamView) listSite(ctx context.Context, s *register.Site, kind ledger.RecordKind, after, through uint64) ([]ledger.RecordInfo, error) {
 	var out []ledger.RecordInfo
 	for after < through {
 		page, err := s.Records.ListRecords(ctx, kind, [16]byte(v.reg.ID), after)
@@ -128,16 +129,16 @@ func (v *streamView) listSite(ctx context.Context, s *Site, kind ledger.RecordKi
 	return out, nil
 }
 
-func (v *streamView) blame(s *Site, slot ledger.Slot, what string) {
-	v.faults.Add(Fault{s.Name, RecordName(slot), what})
+func (v *streamView) blame(s *register.Site, slot ledger.Slot, what string) {
+	v.faults.Add(register.Fault{Embassy: s.Name, Object: register.RecordName(slot), What: what})
 }
 
 // dispute notes a fork: somebody holds another record of a number, or one that does not follow, signed by an agent.
 func (v *streamView) dispute(slot ledger.Slot, holder string, other []byte) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	err := fmt.Errorf("%w: %s holds another %s of this register, signed by an agent", ErrForked, holder, RecordName(slot))
-	v.faults.Add(Fault{holder, RecordName(slot), "another one, signed by an agent"})
+	err := fmt.Errorf("%w: %s holds another %s of this register, signed by an agent", register.ErrForked, holder, register.RecordName(slot))
+	v.faults.Add(register.Fault{Embassy: holder, Object: register.RecordName(slot), What: "another one, signed by an agent"})
 	hash := sha256.Sum256(other)
 	v.other[fmt.Sprintf("%s-%d-%x", slot.Kind, slot.Sequence, hash[:8])] = other
 	if v.forked == nil {
@@ -177,17 +178,17 @@ func (v *streamView) read(ctx context.Context, x *shown, known []byte, check fun
 		}
 	}
 	if got == nil {
-		return nil, fmt.Errorf("%w: nobody gives %s", ErrTooFew, RecordName(x.slot))
+		return nil, fmt.Errorf("%w: nobody gives %s", register.ErrTooFew, register.RecordName(x.slot))
 	}
 	return got, nil
 }
 
-func (v *streamView) readSite(ctx context.Context, s *Site, slot ledger.Slot, hash [32]byte, check func([]byte) error) ([]byte, error) {
+func (v *streamView) readSite(ctx context.Context, s *register.Site, slot ledger.Slot, hash [32]byte, check func([]byte) error) ([]byte, error) {
 	b, err := s.Records.GetRecord(ctx, slot)
 	if err != nil {
 		if ctx.Err() == nil {
 			v.blame(s, slot, err.Error())
-			s.Strike(fmt.Errorf("reading %s: %w", RecordName(slot), err))
+			s.Strike(fmt.Errorf("reading %s: %w", register.RecordName(slot), err))
 		}
 		return nil, err
 	}
@@ -323,7 +324,7 @@ func (v *streamView) walk(ctx context.Context, after, through uint64, prev *[32]
 			sum := sha256.Sum256(b)
 			after, prev = s.Sequence, &sum
 		}
-		if errors.Is(rerr, ErrTooFew) && ctx.Err() == nil {
+		if errors.Is(rerr, register.ErrTooFew) && ctx.Err() == nil {
 			v.hole, rerr = rerr, nil
 		}
 		if rerr != nil {
@@ -336,9 +337,9 @@ func (v *streamView) walk(ctx context.Context, after, through uint64, prev *[32]
 // unseen is what it means that nobody shows a record: that it is lost, or, while some are silent, that it cannot be told.
 func (v *streamView) unseen() error {
 	if len(v.sites.Up()) < len(v.sites) {
-		return ErrTooFew
+		return register.ErrTooFew
 	}
-	return ErrDamaged
+	return register.ErrDamaged
 }
 
 func (v *streamView) tellLacking(x *shown, b []byte) {
@@ -346,7 +347,7 @@ func (v *streamView) tellLacking(x *shown, b []byte) {
 		return
 	}
 	hash := sha256.Sum256(b)
-	var lacking Sites
+	var lacking register.Sites
 	for _, s := range v.sites {
 		has := slices.ContainsFunc(x.versions, func(ver version) bool { return ver.hash == hash && slices.Contains(ver.sites, s) })
 		if s.Up() && !has {
@@ -415,7 +416,7 @@ func (v *streamView) one(ctx context.Context, seq uint64) ([]byte, error) {
 		return nil, err
 	}
 	if len(list) == 0 {
-		return nil, fmt.Errorf("%w: stretch %d is shown by nobody", ErrTooFew, seq)
+		return nil, fmt.Errorf("%w: stretch %d is shown by nobody", register.ErrTooFew, seq)
 	}
 	return v.read(ctx, &list[0], nil, func(b []byte) error {
 		_, err := v.stretch(b, seq)
@@ -438,7 +439,7 @@ func (v *streamView) gatherings(ctx context.Context, from uint64) ([]*snapshot.G
 			_, err := v.gathering(b, seq)
 			return err
 		})
-		if errors.Is(err, ErrTooFew) {
+		if errors.Is(err, register.ErrTooFew) {
 			next = nil
 			continue
 		}
@@ -472,22 +473,22 @@ func noteMeta(kind pack.Kind, seq uint64, ref *snapshot.PackRef, state, register
 }
 
 // openPosition opens the position of a stretch.
-func openPosition(r *Register, s *snapshot.Stretch) ([]byte, error) {
+func openPosition(r *register.Register, s *snapshot.Stretch) ([]byte, error) {
 	p, err := pack.OpenNote(&r.IndexKey, noteMeta(pack.Stretch, s.Sequence, &s.Pack, s.State, s.Register), s.Position)
 	if err == nil && len(p) > snapshot.MaxPosition {
 		err = errors.New("too long")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("stretch %d: position: %w: %w", s.Sequence, ErrDamaged, err)
+		return nil, fmt.Errorf("stretch %d: position: %w: %w", s.Sequence, register.ErrDamaged, err)
 	}
 	return p, nil
 }
 
 // openTable opens what a gathering says of its stretches.
-func openTable(r *Register, g *snapshot.Gathering) ([]snapshot.Gathered, error) {
+func openTable(r *register.Register, g *snapshot.Gathering) ([]snapshot.Gathered, error) {
 	body, err := pack.OpenNote(&r.IndexKey, noteMeta(pack.Gathering, g.Sequence, &g.Pack, g.State, g.Register), g.Table)
 	if err != nil {
-		return nil, fmt.Errorf("gathering %d: %w: %w", g.Sequence, ErrDamaged, err)
+		return nil, fmt.Errorf("gathering %d: %w: %w", g.Sequence, register.ErrDamaged, err)
 	}
 	return snapshot.ParseGathered(body, g)
 }

@@ -11,6 +11,7 @@ import (
 	"chancery.dev/chancery/internal/chunk"
 	"chancery.dev/chancery/internal/filetree"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 )
 
@@ -65,7 +66,7 @@ func (w *restorer) work(win *window) error {
 // unpacker is what one goroutine needs to take chunks out of packs.
 type unpacker struct {
 	w       *restorer
-	buffers Buffers
+	buffers register.Buffers
 	raw     []byte
 	hasher  *chunk.Hasher
 	unpress *pack.Decompressor
@@ -104,7 +105,7 @@ func (u *unpacker) unpack(work *packWork) {
 		case lastErr != nil:
 			p.task.fail(fmt.Errorf("pack %s: %w", work.ref.ID, lastErr))
 		case uint64(p.off)+uint64(p.n) > uint64(len(raw)):
-			p.task.fail(fmt.Errorf("%w: an extent ends behind its chunk", ErrDamaged))
+			p.task.fail(fmt.Errorf("%w: an extent ends behind its chunk", register.ErrDamaged))
 		default:
 			p.task.write(raw[p.off:p.off+p.n], p.at)
 		}
@@ -123,7 +124,7 @@ func (u *unpacker) open(ref *snapshot.PackRef) (err error) {
 	u.last = ref.ID
 	if err != nil {
 		u.payload = nil
-		if !errors.Is(err, ErrDamaged) {
+		if !errors.Is(err, register.ErrDamaged) {
 			u.w.failure.set(err)
 		}
 		return err
@@ -169,7 +170,7 @@ func (u *unpacker) chunk(work *packWork, part *partReader, e pack.Entry) ([]byte
 		if stored, err := part.stored(nil, e); err == nil {
 			alone := e
 			alone.Offset = 0
-			if raw, err := OpenChunk(u.hasher, u.unpress, u.raw, stored, alone); err == nil {
+			if raw, err := register.OpenChunk(u.hasher, u.unpress, u.raw, stored, alone); err == nil {
 				return raw, nil
 			}
 		}
@@ -177,7 +178,7 @@ func (u *unpacker) chunk(work *packWork, part *partReader, e pack.Entry) ([]byte
 			return nil, err
 		}
 	}
-	return OpenChunk(u.hasher, u.unpress, u.raw, u.payload, e)
+	return register.OpenChunk(u.hasher, u.unpress, u.raw, u.payload, e)
 }
 
 // write puts bytes into the file, which is made with the first and finished with the last.
@@ -209,7 +210,7 @@ func (t *fileTask) fail(err error) {
 	defer t.mu.Unlock()
 	if t.err == nil {
 		t.err = err
-		if errors.Is(err, ErrDamaged) {
+		if errors.Is(err, register.ErrDamaged) {
 			t.place.w.lost.add(join(t.place.rel, t.entry.Name), err.Error())
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -31,17 +32,17 @@ type VerifyReport struct {
 	Chunks    int    `json:"chunks_opened"`
 	Repaired  int    `json:"objects_repaired"`
 	// Of the register's stream; its packs count above.
-	Stretches  int     `json:"stretches"`            // that hold something
-	Gatherings int     `json:"gatherings"`           // of them
-	Void       int     `json:"stretches_void"`       // replaced by later ones: not looked at
-	Unfinished int     `json:"stretches_unfinished"` // at the end, and never with k embassies: no loss
-	Gone       int     `json:"stretches_lost"`       // neither their own pack nor a gathering's is left
-	Faults     []Fault `json:"faults,omitempty"`
-	Down       []Down  `json:"embassies_down,omitempty"`
+	Stretches  int              `json:"stretches"`            // that hold something
+	Gatherings int              `json:"gatherings"`           // of them
+	Void       int              `json:"stretches_void"`       // replaced by later ones: not looked at
+	Unfinished int              `json:"stretches_unfinished"` // at the end, and never with k embassies: no loss
+	Gone       int              `json:"stretches_lost"`       // neither their own pack nor a gathering's is left
+	Faults     []register.Fault `json:"faults,omitempty"`
+	Down       []register.Down  `json:"embassies_down,omitempty"`
 }
 
 // Verify checks a register at every embassy that answers. It returns ErrDamaged with the report when a pack is lost.
-func Verify(ctx context.Context, reg *Register, agent *Agent, opts VerifyOptions, progress *Progress) (*VerifyReport, error) {
+func Verify(ctx context.Context, reg *register.Register, agent *register.Agent, opts VerifyOptions, progress *Progress) (*VerifyReport, error) {
 	return examine(ctx, reg, agent, progress, func(v *verifier) error {
 		v.Read, v.Data, v.Key = opts.Read, opts.Data, opts.Key
 		if err := v.packs(ctx, v.Check); err != nil {
@@ -53,7 +54,7 @@ func Verify(ctx context.Context, reg *Register, agent *Agent, opts VerifyOptions
 
 // Repair makes every share that an embassy lacks or holds damaged out of k others, with no key that opens, and gives
 // embassies the heads and the records of the stream that they lack.
-func Repair(ctx context.Context, reg *Register, agent *Agent, progress *Progress) (*VerifyReport, error) {
+func Repair(ctx context.Context, reg *register.Register, agent *register.Agent, progress *Progress) (*VerifyReport, error) {
 	return examine(ctx, reg, agent, progress, func(v *verifier) error {
 		v.Read = true
 		if err := v.packs(ctx, v.Inspector.Repair); err != nil {
@@ -68,7 +69,7 @@ func Repair(ctx context.Context, reg *Register, agent *Agent, progress *Progress
 	})
 }
 
-func examine(ctx context.Context, reg *Register, agent *Agent, progress *Progress, work func(*verifier) error) (*VerifyReport, error) {
+func examine(ctx context.Context, reg *register.Register, agent *register.Agent, progress *Progress, work func(*verifier) error) (*VerifyReport, error) {
 	if progress == nil {
 		progress = &Progress{}
 	}
@@ -86,13 +87,13 @@ func examine(ctx context.Context, reg *Register, agent *Agent, progress *Progres
 	}
 	v.rep.Faults, v.rep.Down = r.faults.All(), r.sites.Down()
 	if err == nil && v.rep.Lost+v.rep.Gone > 0 {
-		err = fmt.Errorf("%w: %d of %d packs, %d of %d stretches", ErrDamaged, v.rep.Lost, v.rep.Packs, v.rep.Gone, v.rep.Stretches)
+		err = fmt.Errorf("%w: %d of %d packs, %d of %d stretches", register.ErrDamaged, v.rep.Lost, v.rep.Packs, v.rep.Gone, v.rep.Stretches)
 		if v.rep.Stretches == 0 {
-			err = fmt.Errorf("%w: %d of %d packs", ErrDamaged, v.rep.Lost, v.rep.Packs)
+			err = fmt.Errorf("%w: %d of %d packs", register.ErrDamaged, v.rep.Lost, v.rep.Packs)
 		}
 	}
 	if err == nil && v.rep.Hidden > 0 {
-		err = fmt.Errorf("%w: %d of %d packs cannot be seen", ErrTooFew, v.rep.Hidden, v.rep.Packs)
+		err = fmt.Errorf("%w: %d of %d packs cannot be seen", register.ErrTooFew, v.rep.Hidden, v.rep.Packs)
 	}
 	return v.rep, err
 }
@@ -122,7 +123,7 @@ func (v *verifier) settleLost(ctx context.Context) error {
 
 // verifier goes through a register's packs in batches, and then through its stream.
 type verifier struct {
-	*Inspector
+	*register.Inspector
 	run      *run
 	rep      *VerifyReport
 	lost     lostPacks
@@ -131,7 +132,7 @@ type verifier struct {
 
 func newVerifier(r *run) *verifier {
 	v := &verifier{
-		Inspector: &Inspector{Register: r.reg, Agent: r.agent, Sites: r.sites, Faults: r.faults, Head: r.history.last},
+		Inspector: &register.Inspector{Register: r.reg, Agent: r.agent, Sites: r.sites, Faults: r.faults, Head: r.history.last},
 		run:       r, rep: &VerifyReport{Snapshots: r.history.last}, lost: lostPacks{},
 	}
 	v.Found = v.found
@@ -139,14 +140,14 @@ func newVerifier(r *run) *verifier {
 }
 
 // found counts how a pack of the snapshots stands.
-func (v *verifier) found(ref *snapshot.PackRef, verdict Verdict) {
+func (v *verifier) found(ref *snapshot.PackRef, verdict register.Verdict) {
 	switch verdict {
-	case Lost:
+	case register.Lost:
 		v.lost[ref.ID] = true
 		v.lostRefs = append(v.lostRefs, *ref)
-	case Hidden:
+	case register.Hidden:
 		v.rep.Hidden++
-	case Thin:
+	case register.Thin:
 		v.rep.Thin++
 	}
 }

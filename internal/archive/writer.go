@@ -10,6 +10,7 @@ import (
 
 	"chancery.dev/chancery/internal/chunk"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/snapshot"
 )
@@ -29,8 +30,8 @@ const (
 //	chunk ──claim──> new? ──compress──> builder ──full──> seal, split, mask ──> Put at every site that is up
 //	                                                                  └──> journal, once k sites have it
 type writer struct {
-	reg     *Register
-	sites   Sites
+	reg     *register.Register
+	sites   register.Sites
 	session *pack.Session
 	coder   *shard.Coder
 	known   *known
@@ -63,7 +64,7 @@ type sealJob struct {
 }
 
 // newWriter starts the sealers; close ends them.
-func newWriter(ctx context.Context, reg *Register, sites Sites, known *known) (*writer, error) {
+func newWriter(ctx context.Context, reg *register.Register, sites register.Sites, known *known) (*writer, error) {
 	session, err := pack.NewSession(rand.Reader, reg.Public, reg.State, reg.ID, reg.Epoch)
 	if err != nil {
 		return nil, err

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/wal"
 )
 
@@ -118,7 +118,7 @@ func (v View) join(ctx context.Context, parts []Part, room int) ([]byte, error) 
 		}
 		n := int(p.End - p.Start)
 		if p.Offset+n > len(b) {
-			return nil, fmt.Errorf("%w: a stretch is shorter than its position says", archive.ErrDamaged)
+			return nil, fmt.Errorf("%w: a stretch is shorter than its position says", register.ErrDamaged)
 		}
 		data = append(data, b[p.Offset:p.Offset+n]...)
 	}

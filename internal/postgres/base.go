@@ -14,6 +14,7 @@ import (
 
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/cluster"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/wal"
 )
 
@@ -63,7 +64,7 @@ var ErrUncovered = errors.New("the log that the backup needs is not at the embas
 //
 // A server that keeps summaries of its log is asked for what changed since the last one alone; the snapshot is whole all
 // the same. Where that cannot be, it sends everything.
-func Backup(ctx context.Context, reg *archive.Register, agent *archive.Agent, o BaseOptions, progress *archive.Progress) (*BaseReport, error) {
+func Backup(ctx context.Context, reg *register.Register, agent *register.Agent, o BaseOptions, progress *archive.Progress) (*BaseReport, error) {
 	rep, err := backup(ctx, reg, agent, o, progress, false)
 	if errors.Is(err, cluster.ErrUnchanging) || errors.Is(err, archive.ErrNotFed) {
 		o.log("the server sends everything: %v", err)
@@ -72,7 +73,7 @@ func Backup(ctx context.Context, reg *archive.Register, agent *archive.Agent, o 
 	return rep, err
 }
 
-func backup(ctx context.Context, reg *archive.Register, agent *archive.Agent, o BaseOptions, progress *archive.Progress, whole bool) (*BaseReport, error) {
+func backup(ctx context.Context, reg *register.Register, agent *register.Agent, o BaseOptions, progress *archive.Progress, whole bool) (*BaseReport, error) {
 	b := &baseBackup{reg: reg, agent: agent, opts: o, rep: &BaseReport{}}
 	feed := archive.Feed{Path: o.Conninfo, Tags: o.Tags, Forget: whole, Read: b.read}
 	rep, err := archive.BackupFeed(ctx, reg, agent, feed, progress)
@@ -91,8 +92,8 @@ func (o *BaseOptions) log(format string, args ...any) {
 
 // baseBackup hands what a server sends to a feeder.
 type baseBackup struct {
-	reg      *archive.Register
-	agent    *archive.Agent
+	reg      *register.Register
+	agent    *register.Agent
 	opts     BaseOptions
 	rep      *BaseReport
 	feed     *archive.Feeder

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/wal"
 )
 
@@ -37,10 +37,10 @@ func fetchCode(err error) int {
 		code int
 	}{
 		{ErrHole, FetchHole},
-		{archive.ErrDamaged, FetchDamaged},
-		{archive.ErrForked, FetchDamaged},
+		{register.ErrDamaged, FetchDamaged},
+		{register.ErrForked, FetchDamaged},
 		{ErrUnproven, FetchUnproven},
-		{archive.ErrTooFew, FetchUnanswered},
+		{register.ErrTooFew, FetchUnanswered},
 		{wal.ErrFormat, FetchRefused},
 	} {
 		if errors.Is(err, c.err) {

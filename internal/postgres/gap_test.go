@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/cluster"
 	"chancery.dev/chancery/internal/postgres"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/sim"
 	"chancery.dev/chancery/internal/wal"
 )
@@ -68,7 +68,7 @@ func TestALostSlotIsAHole(t *testing.T) {
 		if err := postgres.Holds(t.Context(), w.register(), w.state.Agent, &first.Base, 1, behind); !errors.Is(err, postgres.ErrHole) {
 			t.Errorf("behind the hole: %v", err)
 		}
-		if err := postgres.Holds(t.Context(), w.register(), w.state.Agent, &first.Base, 1, behind+1<<30); !errors.Is(err, archive.ErrTooFew) {
+		if err := postgres.Holds(t.Context(), w.register(), w.state.Agent, &first.Base, 1, behind+1<<30); !errors.Is(err, register.ErrTooFew) {
 			t.Errorf("behind all: %v", err)
 		}
 		w.restoreOf("1", postgres.Target{LSN: reached}).recovers().holds(t, before, before)

@@ -18,6 +18,7 @@ import (
 	"chancery.dev/chancery/internal/filetree"
 	"chancery.dev/chancery/internal/pgtest"
 	"chancery.dev/chancery/internal/postgres"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/sim"
 	"chancery.dev/chancery/internal/snapshot"
 	"chancery.dev/chancery/internal/wal"
@@ -150,7 +151,7 @@ func newWorldOf(t testing.TB, k, major int, o pgtest.Options) *world {
 	return w
 }
 
-func (w *world) register() *archive.Register { return w.state.Register(w.dir) }
+func (w *world) register() *register.Register { return w.state.Register(w.dir) }
 
 // streaming is a stream that runs.
 type streaming struct {

@@ -5,15 +5,16 @@ import (
 	"fmt"
 
 	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/wal"
 )
 
 // Holds returns nil when the embassies hold the log from a base backup's beginning up to a position of a timeline without a
 // hole, and ErrHole where they hold later parts and lack one: the server may have given the slot up, and the stream gone
-// on behind the hole. It needs no key that opens. archive.ErrTooFew means that those who answer now do not show the
+// on behind the hole. It needs no key that opens. register.ErrTooFew means that those who answer now do not show the
 // position. Of a later timeline than the backup's it looks at what is known of that one alone: where it left the others,
 // readers can tell.
-func Holds(ctx context.Context, reg *archive.Register, agent *archive.Agent, b *Base, tl wal.Timeline, to wal.LSN) error {
+func Holds(ctx context.Context, reg *register.Register, agent *register.Agent, b *Base, tl wal.Timeline, to wal.LSN) error {
 	x, err := archive.ListStretches(ctx, reg, agent, b.Stretch)
 	if err != nil {
 		return err
@@ -33,7 +34,7 @@ func Holds(ctx context.Context, reg *archive.Register, agent *archive.Agent, b *
 		return err
 	}
 	if end := t.End(tl); end < to {
-		return fmt.Errorf("%w: those that answer show timeline %d until %s, and it is needed until %s", archive.ErrTooFew, tl, end, to)
+		return fmt.Errorf("%w: those that answer show timeline %d until %s, and it is needed until %s", register.ErrTooFew, tl, end, to)
 	}
 	from := b.Start
 	if tl != b.Timeline {

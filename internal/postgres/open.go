@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
 	"chancery.dev/chancery/internal/wal"
 )
@@ -101,16 +102,16 @@ func (l *Log) own(ctx context.Context, t *Trail) error {
 // in a recovery, which may take hours, are asked once more.
 func (l *Log) Read(ctx context.Context, stretch int) ([]byte, error) {
 	data, err := l.reader.Stream().ReadStretch(ctx, l.index, l.places[stretch])
-	if errors.Is(err, archive.ErrTooFew) && ctx.Err() == nil {
+	if errors.Is(err, register.ErrTooFew) && ctx.Err() == nil {
 		l.reader.Stream().Again()
 		data, err = l.reader.Stream().ReadStretch(ctx, l.index, l.places[stretch])
 	}
 	return data, err
 }
 
-// NeedsFrom returns what archive.Register.StreamFrom is for a cluster: recovery from a base backup needs the log from the
+// NeedsFrom returns what register.Register.StreamFrom is for a cluster: recovery from a base backup needs the log from the
 // stretch that its head names. It needs no key that opens.
-func NeedsFrom(reg *archive.Register) func(*snapshot.Head) (uint64, error) {
+func NeedsFrom(reg *register.Register) func(*snapshot.Head) (uint64, error) {
 	return func(head *snapshot.Head) (uint64, error) {
 		raw, err := archive.Position(reg, head)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/cluster"
 	"chancery.dev/chancery/internal/pack"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/wal"
 )
 
@@ -107,7 +108,7 @@ func Stream(ctx context.Context, to *archive.Stream, o StreamOptions) error {
 
 // lastWord is the event with which a stream ends by itself.
 func lastWord(err error) EventKind {
-	for _, x := range []error{ErrTwoServers, ErrBehind, archive.ErrForked, cluster.ErrSystemChanged} {
+	for _, x := range []error{ErrTwoServers, ErrBehind, register.ErrForked, cluster.ErrSystemChanged} {
 		if errors.Is(err, x) {
 			return Conflict
 		}
@@ -121,7 +122,7 @@ var errAgain = errors.New("begin again")
 // final tells errors that trying again does not mend.
 func (s *streamer) final(err error) bool {
 	for _, x := range []error{
-		ErrTwoServers, ErrBehind, archive.ErrForked, archive.ErrClosed, cluster.ErrSystemChanged, cluster.ErrVersion,
+		ErrTwoServers, ErrBehind, register.ErrForked, archive.ErrClosed, cluster.ErrSystemChanged, cluster.ErrVersion,
 		cluster.ErrSlotKind, cluster.ErrConninfo, cluster.ErrNotReplication, ErrPosition,
 	} {
 		if errors.Is(err, x) {

@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/wal"
 )
 
@@ -331,7 +331,7 @@ func (v View) assemble(ctx context.Context, seg wal.Segment) ([]byte, error) {
 	data = data[:t.Segment] // zeros behind the end, as in the server's own file
 	claim := wal.Claim{System: t.System, Segment: seg, Size: t.Segment}
 	if err := claim.Check(data); err != nil {
-		return nil, fmt.Errorf("%w: %w", archive.ErrDamaged, err)
+		return nil, fmt.Errorf("%w: %w", register.ErrDamaged, err)
 	}
 	return data, nil
 }

@@ -9,15 +9,15 @@ import (
 	"testing"
 	"time"
 
-	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/pgtest"
 	"chancery.dev/chancery/internal/postgres"
+	"chancery.dev/chancery/internal/register"
 )
 
 // unvouched is a ledger that nobody vouches for.
 type unvouched struct{}
 
-func (unvouched) Tree(context.Context) (archive.Tree, error) {
+func (unvouched) Tree(context.Context) (register.Tree, error) {
 	return nil, errors.New("nobody vouches for it")
 }
 
@@ -44,7 +44,7 @@ func TestAnEarlierMomentNeedsNoProvenEnd(t *testing.T) {
 			for i := range members {
 				members[i].Ledger = unvouched{}
 			}
-			if _, _, _, _, err := w.plan("latest", &postgres.Target{}); !errors.Is(err, postgres.ErrBeyond) || !errors.Is(err, archive.ErrTooFew) {
+			if _, _, _, _, err := w.plan("latest", &postgres.Target{}); !errors.Is(err, postgres.ErrBeyond) || !errors.Is(err, register.ErrTooFew) {
 				t.Fatalf("the latest: %v", err)
 			}
 			row := rows[len(rows)-20]

@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"sync/atomic"
 
-	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
 )
 
@@ -18,12 +18,12 @@ type Ranged struct {
 }
 
 // Ranged makes an embassy's member one that gives parts.
-func (e *Embassy) Ranged() (*Ranged, archive.Member) {
+func (e *Embassy) Ranged() (*Ranged, register.Member) {
 	r := &Ranged{Embassy: e}
-	return r, archive.Member{ID: e.ID, Name: e.Name, Objects: r, Records: e}
+	return r, register.Member{ID: e.ID, Name: e.Name, Objects: r, Records: e}
 }
 
-// Get is archive.Objects.
+// Get is register.Objects.
 func (r *Ranged) Get(ctx context.Context, name shard.Name, dst []byte) ([]byte, error) {
 	data, err := r.Embassy.Get(ctx, name, dst)
 	r.Given.Add(int64(len(data) - len(dst)))

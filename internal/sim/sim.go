@@ -18,9 +18,9 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
-	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/ledger"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
 )
 
@@ -112,8 +112,8 @@ func NewEmbassy(name string, state [16]byte, key ed25519.PrivateKey) (*Embassy, 
 }
 
 // Member is the embassy as the archive sees it.
-func (e *Embassy) Member() archive.Member {
-	return archive.Member{ID: e.ID, Name: e.Name, Objects: e, Records: e}
+func (e *Embassy) Member() register.Member {
+	return register.Member{ID: e.ID, Name: e.Name, Objects: e, Records: e}
 }
 
 // enter counts a call and runs what makes it fail.
@@ -152,7 +152,7 @@ func (e *Embassy) answer(c *Call, data []byte) []byte {
 	return answer(c, bytes.Clone(data))
 }
 
-// Put is archive.Objects.
+// Put is register.Objects.
 func (e *Embassy) Put(ctx context.Context, name shard.Name, data []byte) error {
 	c := &Call{Op: Put, Name: name, Size: len(data)}
 	if err := e.enter(ctx, c); err != nil {
@@ -164,7 +164,7 @@ func (e *Embassy) Put(ctx context.Context, name shard.Name, data []byte) error {
 	return e.leave(ctx, c)
 }
 
-// Repair is archive.Objects.
+// Repair is register.Objects.
 func (e *Embassy) Repair(ctx context.Context, name shard.Name, data []byte) error {
 	c := &Call{Op: Repair, Name: name, Size: len(data)}
 	if err := e.enter(ctx, c); err != nil {
@@ -211,7 +211,7 @@ func (e *Embassy) log(l *ledger.Leaf) (int64, error) {
 	return e.book.add(b)
 }
 
-// Get is archive.Objects.
+// Get is register.Objects.
 func (e *Embassy) Get(ctx context.Context, name shard.Name, dst []byte) ([]byte, error) {
 	c := &Call{Op: Get, Name: name}
 	if err := e.enter(ctx, c); err != nil {
@@ -229,28 +229,28 @@ func (e *Embassy) Get(ctx context.Context, name shard.Name, dst []byte) ([]byte,
 	return append(dst, e.answer(c, data)...), nil
 }
 
-// Check is archive.Objects.
-func (e *Embassy) Check(ctx context.Context, names []shard.Name, read bool) ([]archive.Flaw, error) {
+// Check is register.Objects.
+func (e *Embassy) Check(ctx context.Context, names []shard.Name, read bool) ([]register.Flaw, error) {
 	c := &Call{Op: Check}
 	if err := e.enter(ctx, c); err != nil {
 		return nil, err
 	}
-	var flaws []archive.Flaw
+	var flaws []register.Flaw
 	for _, n := range names {
 		e.mu.Lock()
 		data, ok := e.objects[n]
 		e.mu.Unlock()
 		switch {
 		case !ok:
-			flaws = append(flaws, archive.Flaw{Name: n, What: "missing"})
+			flaws = append(flaws, register.Flaw{Name: n, What: "missing"})
 		case read && !e.Forget && shard.Root(data) != n:
-			flaws = append(flaws, archive.Flaw{Name: n, What: "damaged"})
+			flaws = append(flaws, register.Flaw{Name: n, What: "damaged"})
 		}
 	}
 	return flaws, e.leave(ctx, c)
 }
 
-// PutRecord is archive.Records.
+// PutRecord is register.Records.
 func (e *Embassy) PutRecord(ctx context.Context, slot ledger.Slot, data []byte) error {
 	c := &Call{Op: PutRecord, Slot: slot, Size: len(data)}
 	if err := e.enter(ctx, c); err != nil {
@@ -262,7 +262,7 @@ func (e *Embassy) PutRecord(ctx context.Context, slot ledger.Slot, data []byte) 
 	return e.leave(ctx, c)
 }
 
-// PutRecords is archive.Records. Each record is a call of its own as well, in the middle of which the embassy may fail.
+// PutRecords is register.Records. Each record is a call of its own as well, in the middle of which the embassy may fail.
 func (e *Embassy) PutRecords(ctx context.Context, first ledger.Slot, records [][]byte) (int, error) {
 	c := &Call{Op: PutRecords, Slot: first}
 	for _, data := range records {
@@ -303,7 +303,7 @@ func (e *Embassy) storeRecord(slot ledger.Slot, data []byte) error {
 	return nil
 }
 
-// GetRecord is archive.Records.
+// GetRecord is register.Records.
 func (e *Embassy) GetRecord(ctx context.Context, slot ledger.Slot) ([]byte, error) {
 	c := &Call{Op: GetRecord, Slot: slot}
 	if err := e.enter(ctx, c); err != nil {
@@ -321,7 +321,7 @@ func (e *Embassy) GetRecord(ctx context.Context, slot ledger.Slot) ([]byte, erro
 // listPage is how many records one answer lists: few, so that tests see more than one page.
 const listPage = 7
 
-// ListRecords is archive.Records.
+// ListRecords is register.Records.
 func (e *Embassy) ListRecords(ctx context.Context, kind ledger.RecordKind, register [16]byte, after uint64) ([]ledger.RecordInfo, error) {
 	c := &Call{Op: ListRecords}
 	if err := e.enter(ctx, c); err != nil {
@@ -343,7 +343,7 @@ func (e *Embassy) ListRecords(ctx context.Context, kind ledger.RecordKind, regis
 	return list[:min(len(list), listPage)], e.leave(ctx, c)
 }
 
-// Receipts is archive.Records. It verifies what it gives, as a client does.
+// Receipts is register.Records. It verifies what it gives, as a client does.
 func (e *Embassy) Receipts(ctx context.Context, objects []shard.Name, slots []ledger.Slot) ([]ledger.Receipt, error) {
 	c := &Call{Op: Receipts}
 	if err := e.enter(ctx, c); err != nil {

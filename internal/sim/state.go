@@ -6,16 +6,16 @@ import (
 	"io"
 	"math/rand/v2"
 
-	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/seal"
 )
 
 // State is one state with one register in n embassies, of which k are needed.
 type State struct {
 	Embassies []*Embassy
-	Agent     *archive.Agent
+	Agent     *register.Agent
 	Key       *seal.PrivateKey // opens the register
-	template  archive.Register
+	template  register.Register
 }
 
 // NewState makes a state; the same seed makes the same keys.
@@ -58,13 +58,13 @@ func NewState(seed uint64, k, n int) (*State, error) {
 }
 
 // NewAgent makes an agent that trusts itself.
-func NewAgent(key ed25519.PrivateKey) *archive.Agent {
+func NewAgent(key ed25519.PrivateKey) *register.Agent {
 	pub := ed25519.PublicKey(key[ed25519.SeedSize:])
-	return &archive.Agent{Key: key, CharterNumber: 1, Host: "home", Trusted: []ed25519.PublicKey{pub}}
+	return &register.Agent{Key: key, CharterNumber: 1, Host: "home", Trusted: []ed25519.PublicKey{pub}}
 }
 
 // Register is the register as the agent knows it whose local folder is dir.
-func (s *State) Register(dir string) *archive.Register {
+func (s *State) Register(dir string) *register.Register {
 	r := s.template
 	r.Dir = dir
 	return &r

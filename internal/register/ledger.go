@@ -1,4 +1,4 @@
-package archive
+package register
 
 import (
 	"context"
@@ -6,7 +6,7 @@ import (
 	"chancery.dev/chancery/internal/ledger"
 )
 
-// Ledger is what the archive asks of an embassy's ledger, where what an embassy lists is to be held against what it signed.
+// Ledger is what an embassy's ledger is asked, where what an embassy lists is to be held against what it signed.
 // Implementations are safe for concurrent use and put a deadline on every call.
 type Ledger interface {
 	// Tree is the newest state of the ledger that others vouch for, as the charter asks of one that nobody remembers. It
