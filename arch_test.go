@@ -33,14 +33,20 @@ var floors = [][]room{
 	},
 	{
 		{
-			"postgres", "archive register filetree snapshot cluster wal canon pack",
+			"postgres", "archive stream register filetree snapshot cluster wal canon pack",
 			"a cluster is a register like any other: it stands on the archive, and is handed keys as the archive is",
 		},
 	},
 	{
 		{
-			"archive", "register filetree index snapshot custody charter ledger pack shard seal chunk durable",
+			"archive", "stream register filetree index snapshot custody charter ledger pack shard seal chunk durable",
 			"archive knows embassies only as register does, and is handed its keys by cmd, so it imports neither embassy nor home",
+		},
+	},
+	{
+		{
+			"stream", "register snapshot charter ledger pack shard chunk durable",
+			"a stream is a log of its own, which snapshots may need and which needs none: it knows no trees, indexes or heads",
 		},
 	},
 	{
@@ -105,7 +111,7 @@ var floors = [][]room{
 	},
 }
 
-const everything = "postgres archive register home embassy filetree cluster index witness evidence agreement auditor audit order snapshot wal retention custody charter ledger pack seal shard chunk canon peer durable"
+const everything = "postgres archive stream register home embassy filetree cluster index witness evidence agreement auditor audit order snapshot wal retention custody charter ledger pack seal shard chunk canon peer durable"
 
 // pure are the formats and what is composed of them: bytes in, bytes out.
 var pure = strings.Fields("evidence agreement auditor audit order snapshot wal retention custody charter ledger pack seal shard chunk canon")
@@ -120,13 +126,17 @@ type wall struct {
 
 var walls = []wall{
 	{
-		from: "embassy", never: strings.Fields("seal custody pack chunk snapshot index register archive home filetree cluster postgres"),
+		from: "embassy", never: strings.Fields("seal custody pack chunk snapshot index register stream archive home filetree cluster postgres"),
 		others: []string{"crypto/hpke", "filippo.io/age", "filippo.io/hpke"},
 		why:    "a blind host (P1): what an embassy is built from must contain nothing that can open",
 	},
 	{
 		from: "archive", never: []string{"embassy", "home"},
 		why: "cmd joins archive and embassy, and sim replaces the embassy by a lying one",
+	},
+	{
+		from: "stream", never: []string{"embassy", "home", "filetree", "index"},
+		why: "cmd joins stream and embassy, as it does for archive; and whoever writes a log must not need a tree for it",
 	},
 	{
 		from: "register", never: []string{"embassy", "home"},

@@ -13,11 +13,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/postgres"
 	"chancery.dev/chancery/internal/register"
+	"chancery.dev/chancery/internal/stream"
 	"chancery.dev/chancery/internal/wal"
 )
 
@@ -143,7 +143,7 @@ func (c *connection) stream(ctx context.Context, u *ui, name string) error {
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), streamClosing)
 	defer cancel()
-	if cerr := to.Close(last); err == nil && !errors.Is(cerr, archive.ErrClosed) && !errors.Is(cerr, context.DeadlineExceeded) {
+	if cerr := to.Close(last); err == nil && !errors.Is(cerr, stream.ErrClosed) && !errors.Is(cerr, context.DeadlineExceeded) {
 		err = cerr // what was not durable was not acknowledged: the server sends it again
 	}
 	return err
@@ -153,9 +153,9 @@ func (c *connection) stream(ctx context.Context, u *ui, name string) error {
 const streamClosing = 10 * time.Second
 
 // openStream opens a register's stream, and tries again while too few embassies answer.
-func openStream(ctx context.Context, reg *register.Register, agent *register.Agent, tell func(error)) (*archive.Stream, error) {
+func openStream(ctx context.Context, reg *register.Register, agent *register.Agent, tell func(error)) (*stream.Stream, error) {
 	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
-		s, err := archive.OpenStream(ctx, reg, agent)
+		s, err := stream.Open(ctx, reg, agent)
 		if err == nil || !errors.Is(err, register.ErrTooFew) || ctx.Err() != nil {
 			return s, err
 		}

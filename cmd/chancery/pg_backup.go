@@ -11,6 +11,7 @@ import (
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/postgres"
 	"chancery.dev/chancery/internal/register"
+	"chancery.dev/chancery/internal/stream"
 	"chancery.dev/chancery/internal/wal"
 )
 
@@ -94,7 +95,7 @@ type streaming struct {
 	reg    *register.Register
 	before uint64 // the newest stretch before the backup
 
-	own   *archive.Stream // nil when another process streams
+	own   *stream.Stream // nil when another process streams
 	stop  context.CancelFunc
 	ended chan struct{}
 	err   error // of our own, once ended is closed
@@ -102,12 +103,12 @@ type streaming struct {
 }
 
 func (s *streaming) begin(ctx context.Context) (err error) {
-	newest, err := archive.NewestStretch(ctx, s.reg, s.conn.agent())
+	newest, err := stream.FindNewest(ctx, s.reg, s.conn.agent())
 	if err != nil {
 		return err
 	}
 	s.before = newest.Sequence
-	s.own, err = archive.OpenStream(ctx, s.reg, s.conn.agent())
+	s.own, err = stream.Open(ctx, s.reg, s.conn.agent())
 	if locked(err) {
 		s.own = nil
 		return nil
@@ -213,7 +214,7 @@ func (s *streaming) position(ctx context.Context) (*postgres.Position, error) {
 			return nil, err
 		}
 	} else {
-		newest, err := archive.NewestStretch(ctx, s.reg, s.conn.agent())
+		newest, err := stream.FindNewest(ctx, s.reg, s.conn.agent())
 		if err != nil || newest.Sequence == 0 {
 			return nil, err
 		}

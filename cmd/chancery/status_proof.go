@@ -19,6 +19,7 @@ import (
 	"chancery.dev/chancery/internal/postgres"
 	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
+	"chancery.dev/chancery/internal/stream"
 )
 
 // provenFor is how long a proof protects: as long as audits take to have asked for every object, so that what a proof
@@ -112,7 +113,7 @@ func unproven(last *snapshot.ProofResult, a *registerStatusJSON, now time.Time) 
 // clusterStatus fills in how far a cluster's log is abroad, and its proofs. It returns what the last proof says.
 func (c *connection) clusterStatus(ctx context.Context, a *registerStatusJSON, r *home.Register, reg *register.Register, now time.Time) (*snapshot.ProofResult, error) {
 	a.Stream = &streamStatusJSON{Alarms: []alarmJSON{}}
-	newest, err := archive.NewestStretch(ctx, reg, c.agent())
+	newest, err := stream.FindNewest(ctx, reg, c.agent())
 	switch {
 	case errors.Is(err, register.ErrTooFew):
 		a.Stream.Unproven = err.Error()
@@ -120,7 +121,7 @@ func (c *connection) clusterStatus(ctx context.Context, a *registerStatusJSON, r
 		return nil, fmt.Errorf("%s: its log: %w", a.Name, err)
 	default:
 		a.stream(ctx, newest, r.Definition.Postgres.Conninfo, now)
-		lag := archive.StreamLag(ctx, reg, newest.Records)
+		lag := stream.Lag(ctx, reg, newest.Records)
 		for i := range a.Sites {
 			a.Sites[i].Stream = lag[a.Sites[i].Embassy]
 		}
@@ -141,7 +142,7 @@ func (c *connection) clusterStatus(ctx context.Context, a *registerStatusJSON, r
 }
 
 // stream fills in how far the log is abroad, by the server's clock, and what the server has beyond it.
-func (a *registerStatusJSON) stream(ctx context.Context, newest *archive.Newest, conninfo string, now time.Time) {
+func (a *registerStatusJSON) stream(ctx context.Context, newest *stream.Newest, conninfo string, now time.Time) {
 	if newest.Unproven != nil {
 		a.Stream.Unproven = newest.Unproven.Error()
 	}

@@ -18,7 +18,7 @@ func benchTree(b *testing.B) string {
 	if dir := os.Getenv("CHANCERY_BENCH_TREE"); dir != "" {
 		return dir
 	}
-	g := &sim.Grower{Root: filepath.Join(fastDir(b), "tree")}
+	g := &sim.Grower{Root: filepath.Join(sim.FastDir(b), "tree")}
 	for i := range 1500 {
 		g.File(fmt.Sprintf("d%02d/f%04d", i%50, i), sim.Text(uint64(i), 1000+i*20))
 	}
@@ -85,7 +85,7 @@ func BenchmarkRestore(b *testing.B) {
 			x.tree = benchTree(b)
 			size := x.backup().Stats.Bytes
 			measured(b, func() uint64 {
-				dir := fastDir(b)
+				dir := sim.FastDir(b)
 				r, err := x.reader()
 				check(b, err)
 				defer r.Close()

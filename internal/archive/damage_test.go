@@ -260,11 +260,11 @@ func TestALostIndexPackHitsItsOwnSnapshotOnly(t *testing.T) {
 	if _, _, err := b.restore("2", archive.RestoreOptions{}); !errors.Is(err, register.ErrDamaged) {
 		t.Errorf("snapshot 2: %v", err)
 	}
-	v, err := archive.Verify(t.Context(), b.state.Register(fastDir(t)), b.state.Agent, archive.VerifyOptions{}, nil)
+	v, err := archive.Verify(t.Context(), b.state.Register(sim.FastDir(t)), b.state.Agent, archive.VerifyOptions{}, nil)
 	if !errors.Is(err, register.ErrDamaged) || v.Lost != 1 {
 		t.Errorf("verified: %v, %+v", err, v)
 	}
-	b.dir = fastDir(t) // a new agent cannot know what was in it, and stores that again
+	b.dir = sim.FastDir(t) // a new agent cannot know what was in it, and stores that again
 	b.backup()
 	b.comesBack("3", b.tree)
 }
@@ -440,7 +440,7 @@ func TestDamageToTheLocalFolderBlamesNobody(t *testing.T) {
 			check(t, err)
 			head, err := r.Find("")
 			check(t, err)
-			to := filepath.Join(fastDir(t), "to")
+			to := filepath.Join(sim.FastDir(t), "to")
 			_, err = r.Restore(t.Context(), head, to, archive.RestoreOptions{Target: everything}, nil)
 			r.Close()
 			if err != nil {

@@ -15,18 +15,6 @@ import (
 // Sealers is how many packs are under way at once.
 const Sealers = sealers
 
-// Logged is how many stretches on their way have their records on disk at home.
-func (s *Stream) Logged() (n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, f := range s.flights {
-		if f.isLogged() {
-			n++
-		}
-	}
-	return n
-}
-
 // Settled returns the source with every change time taken for old enough.
 func Settled(s Source) Source {
 	s.fresh = -1

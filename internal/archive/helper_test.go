@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -36,19 +35,8 @@ func newBench(t testing.TB, k, n int) *bench {
 	t.Helper()
 	s, err := sim.NewState(1, k, n)
 	check(t, err)
-	dir := fastDir(t)
+	dir := sim.FastDir(t)
 	return &bench{t, s, filepath.Join(dir, "agent"), filepath.Join(dir, "tree")}
-}
-
-// fastDir is a folder of the test where an fsync costs nothing, if there is one.
-func fastDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "chancery-test-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { check(t, os.RemoveAll(dir)) })
-	return dir
 }
 
 // grow writes a tree.
@@ -79,7 +67,7 @@ func (b *bench) backup() *archive.BackupReport {
 // reader opens the register from an empty folder, as a machine does that has nothing.
 func (b *bench) reader() (*archive.Reader, error) {
 	b.Helper()
-	return archive.OpenReader(b.Context(), b.state.Register(fastDir(b)), b.state.Agent, b.state.Key)
+	return archive.OpenReader(b.Context(), b.state.Register(sim.FastDir(b)), b.state.Agent, b.state.Key)
 }
 
 func ed25519Key(seed byte) ed25519.PrivateKey {
@@ -100,7 +88,7 @@ func (b *bench) restore(name string, opts archive.RestoreOptions) (to string, re
 	if err != nil {
 		return "", nil, err
 	}
-	to = filepath.Join(fastDir(b), "to")
+	to = filepath.Join(sim.FastDir(b), "to")
 	opts.Target = everything
 	rep, err = r.Restore(b.Context(), head, to, opts, nil)
 	return to, rep, err

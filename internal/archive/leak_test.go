@@ -80,7 +80,7 @@ func TestNothingStaysOpenAfterAnError(t *testing.T) {
 			check(t, err)
 			faults, ctx = f(whole, at)
 			whole.state.Fail(faults)
-			to := fastDir(t)
+			to := sim.FastDir(t)
 			_, err = r.Restore(ctx, head, to, archive.RestoreOptions{Target: everything}, nil)
 			if err == nil && at < 3 {
 				t.Errorf("%s %d: restored", way, at)

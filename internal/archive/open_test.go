@@ -24,7 +24,7 @@ func TestFewFilesAreOpenAtATime(t *testing.T) {
 	})
 	most := atomic.Int64{}
 	b.backup()
-	to := filepath.Join(fastDir(t), "to")
+	to := filepath.Join(sim.FastDir(t), "to")
 	r, err := b.reader()
 	check(t, err)
 	defer r.Close()

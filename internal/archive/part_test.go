@@ -23,7 +23,7 @@ func ranged(t *testing.T) (*bench, []*sim.Ranged, *register.Register) {
 		}
 	})
 	b.backup()
-	reg := b.state.Register(fastDir(t))
+	reg := b.state.Register(sim.FastDir(t))
 	var all []*sim.Ranged
 	for i, e := range b.state.Embassies {
 		r, m := e.Ranged()
@@ -51,7 +51,7 @@ func TestAPartOfAPackIsFetchedAlone(t *testing.T) {
 	check(t, err)
 	restore := func(paths ...string) int64 {
 		before := given(all)
-		to := filepath.Join(fastDir(t), "to")
+		to := filepath.Join(sim.FastDir(t), "to")
 		_, err := r.Restore(t.Context(), head, to, archive.RestoreOptions{Include: paths, Target: filetree.TargetOptions{}}, nil)
 		check(t, err)
 		for _, p := range paths {
@@ -90,7 +90,7 @@ func TestAWrongPartIsFoundAndNamed(t *testing.T) {
 	defer r.Close()
 	head, err := r.Find("")
 	check(t, err)
-	to := filepath.Join(fastDir(t), "to")
+	to := filepath.Join(sim.FastDir(t), "to")
 	rep, err := r.Restore(t.Context(), head, to, archive.RestoreOptions{Include: []string{"f02"}}, nil)
 	check(t, err)
 	got, err := os.ReadFile(filepath.Join(to, "f02"))

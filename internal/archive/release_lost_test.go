@@ -82,7 +82,7 @@ func TestALostIndexHoldsUpItsOwnPacksAlone(t *testing.T) {
 			}
 		}
 	}
-	check(t, archive.CheckRelease(t.Context(), a.state.Register(fastDir(a)), a.state.Agent, rel.Snapshots, lists(rel)))
+	check(t, archive.CheckRelease(t.Context(), a.state.Register(sim.FastDir(a)), a.state.Agent, rel.Snapshots, lists(rel)))
 	before := a.back(3) // without what the lost index alone told of
 	if !errors.Is(before, register.ErrDamaged) {
 		t.Fatal(before)

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"chancery.dev/chancery/internal/snapshot"
+	"chancery.dev/chancery/internal/stream"
 )
 
 // What a release may take of a register's stream: the packs of stretches before the first that a kept snapshot needs, and
@@ -13,7 +14,7 @@ import (
 
 // streamNeeds finds out what of the stream the kept snapshots need, and which of them needs the oldest stretch; nil where the
 // register has no stream. It asks the register's own reading of positions, which needs no key that opens.
-func (r *run) streamNeeds(ctx context.Context, kept []uint64) (n *StreamNeeds, by uint64, err error) {
+func (r *run) streamNeeds(ctx context.Context, kept []uint64) (n *stream.Needs, by uint64, err error) {
 	if r.reg.StreamFrom == nil || len(kept) == 0 {
 		return nil, 0, nil
 	}
@@ -31,12 +32,12 @@ func (r *run) streamNeeds(ctx context.Context, kept []uint64) (n *StreamNeeds, b
 			first, by = from, seq
 		}
 	}
-	n, err = FindStreamNeeds(ctx, r.reg, r.agent, r.sites, r.faults, first, r.orders.parting)
+	n, err = stream.FindNeeds(ctx, r.reg, r.agent, r.sites, r.faults, first, r.orders.parting)
 	return n, by, err
 }
 
 // eachStretch calls yield for every stretch up to a number. Where one is missing, what is needed cannot be told.
-func eachStretch(ctx context.Context, n *StreamNeeds, through uint64, yield func(*snapshot.Stretch) error) error {
+func eachStretch(ctx context.Context, n *stream.Needs, through uint64, yield func(*snapshot.Stretch) error) error {
 	hole, err := n.Each(ctx, through, yield)
 	if err == nil && hole != nil {
 		err = fmt.Errorf("%w: %w", ErrReferences, hole)

@@ -40,7 +40,7 @@ func (a *ages) age(f func(g *sim.Grower)) uint64 {
 		a.grow(f)
 	}
 	rep := a.backup()
-	to := filepath.Join(fastDir(a), "copy")
+	to := filepath.Join(sim.FastDir(a), "copy")
 	check(a, os.CopyFS(to, os.DirFS(a.tree)))
 	a.copies = append(a.copies, to)
 	return rep.Sequence
@@ -109,9 +109,9 @@ func (a *ages) carry(rel *archive.Release, id byte) {
 // checked holds a release against the embassies alone, and against what kept snapshots hold.
 func (a *ages) checked(rel *archive.Release, lists []ledger.ObjectList) error {
 	a.Helper()
-	reg := a.state.Register(fastDir(a))
+	reg := a.state.Register(sim.FastDir(a))
 	err := archive.CheckRelease(a.Context(), reg, a.state.Agent, rel.Snapshots, lists)
-	deep := archive.CheckContents(a.Context(), a.state.Register(fastDir(a)), a.state.Agent, a.state.Key, rel.Snapshots, lists)
+	deep := archive.CheckContents(a.Context(), a.state.Register(sim.FastDir(a)), a.state.Agent, a.state.Key, rel.Snapshots, lists)
 	if errors.Is(deep, archive.ErrBreaks) && err == nil {
 		a.Errorf("the contents say %v, the references nothing", deep)
 	}
@@ -231,7 +231,7 @@ func TestAForgedReleaseIsFoundBeforeAnybodySigns(t *testing.T) {
 			}
 			forged[i] = append(slices.Clone(forged[i]), name)
 			slices.SortFunc(forged[i], func(x, y [32]byte) int { return slices.Compare(x[:], y[:]) })
-			err := archive.CheckRelease(t.Context(), a.state.Register(fastDir(t)), a.state.Agent, rel.Snapshots, forged)
+			err := archive.CheckRelease(t.Context(), a.state.Register(sim.FastDir(t)), a.state.Agent, rel.Snapshots, forged)
 			if !errors.Is(err, archive.ErrBreaks) {
 				t.Fatalf("%s at %s: %v", shard.Name(name), e.Name, err)
 			}
@@ -244,7 +244,7 @@ func TestAForgedReleaseIsFoundBeforeAnybodySigns(t *testing.T) {
 			all[i] = append(all[i], name)
 		}
 	}
-	if err := archive.CheckContents(t.Context(), a.state.Register(fastDir(t)), a.state.Agent, a.state.Key, rel.Snapshots, all); !errors.Is(err, archive.ErrBreaks) {
+	if err := archive.CheckContents(t.Context(), a.state.Register(sim.FastDir(t)), a.state.Agent, a.state.Key, rel.Snapshots, all); !errors.Is(err, archive.ErrBreaks) {
 		t.Fatalf("everything listed: %v", err)
 	}
 	strange := lists(rel)

@@ -19,6 +19,7 @@ import (
 	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/snapshot"
+	"chancery.dev/chancery/internal/stream"
 )
 
 // Reader reads a register's snapshots with its opened key. Close ends it; the key is not kept longer.
@@ -26,7 +27,7 @@ type Reader struct {
 	run     *run
 	fetcher *register.Fetcher
 	tree    *treeCache
-	stream  *StreamReader
+	stream  *stream.Reader
 }
 
 // OpenReader brings the local history and index up to date and prepares to read. k embassies must answer.
@@ -44,7 +45,7 @@ func openReader(ctx context.Context, reg *register.Register, agent *register.Age
 		return nil, err
 	}
 	f := &register.Fetcher{Register: reg, Sites: sites, Opener: pack.NewOpener(key), Faults: r.faults}
-	return &Reader{run: r, fetcher: f, tree: newTreeCache(r, f), stream: NewStreamReader(f, agent)}, nil
+	return &Reader{run: r, fetcher: f, tree: newTreeCache(r, f), stream: stream.NewReader(f, agent)}, nil
 }
 
 // Close releases the index.
@@ -54,7 +55,7 @@ func (r *Reader) Close() { r.run.close() }
 func (r *Reader) Register() *register.Register { return r.run.reg }
 
 // Stream reads the register's stream, as long as the reader is not closed. Both share what they know of the embassies.
-func (r *Reader) Stream() *StreamReader { return r.stream }
+func (r *Reader) Stream() *stream.Reader { return r.stream }
 
 // Faults returns what embassies gave wrong so far, and Down those that could not be asked.
 func (r *Reader) Faults() []register.Fault { return r.run.faults.All() }

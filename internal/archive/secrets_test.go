@@ -47,7 +47,7 @@ func TestNothingOfTheTreeIsSeenAtAnEmbassy(t *testing.T) {
 		g.Do(func() error { return os.Symlink("the/target/of/a/secret/link", g.Path("l")) })
 	})
 	b.backup()
-	b.dir = fastDir(t)
+	b.dir = sim.FastDir(t)
 	b.backup()
 	canaries := map[[16]byte]bool{}
 	check(t, filepath.WalkDir(b.tree, func(path string, d os.DirEntry, err error) error {

@@ -8,6 +8,7 @@ import (
 	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/seal"
 	"chancery.dev/chancery/internal/snapshot"
+	"chancery.dev/chancery/internal/stream"
 )
 
 // VerifyOptions say how deep a verification goes.
@@ -157,7 +158,7 @@ func (r *run) leaves(ref *snapshot.PackRef) bool { return r.orders.gone(ref) || 
 
 // stream goes through the register's stream.
 func (v *verifier) stream(ctx context.Context, repair bool) error {
-	s, err := InspectStream(ctx, v.Inspector, repair, v.run.leaves)
+	s, err := stream.Inspect(ctx, v.Inspector, repair, v.run.leaves)
 	v.rep.Stretches, v.rep.Gatherings, v.rep.Void, v.rep.Unfinished = s.Stretches, s.Gatherings, s.Void, s.Unfinished
 	v.rep.Gone = s.Gone
 	v.rep.Thin += s.Thin

@@ -23,6 +23,7 @@ import (
 	"chancery.dev/chancery/internal/cluster"
 	"chancery.dev/chancery/internal/pgtest"
 	"chancery.dev/chancery/internal/postgres"
+	"chancery.dev/chancery/internal/sim"
 )
 
 // changing is a world whose server says what changed.
@@ -88,7 +89,7 @@ func (w *world) files(snap string) (name func(string) string) {
 	r := w.reader()
 	head, err := r.Find(snap)
 	check(w, err)
-	to := filepath.Join(fastDir(w), "tree")
+	to := filepath.Join(sim.FastDir(w), "tree")
 	_, err = r.Restore(w.Context(), head, to, archive.RestoreOptions{}, nil)
 	check(w, err)
 	return func(name string) string {

@@ -21,6 +21,7 @@ import (
 	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/sim"
 	"chancery.dev/chancery/internal/snapshot"
+	"chancery.dev/chancery/internal/stream"
 	"chancery.dev/chancery/internal/wal"
 )
 
@@ -67,17 +68,6 @@ func await(t testing.TB, what string, holds func() bool) {
 			t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
-}
-
-// fastDir is a folder of the test where an fsync costs nothing, if there is one.
-func fastDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "chancery-test-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
 }
 
 // program is the test's own program where the servers' user can run it.
@@ -146,7 +136,7 @@ func newWorldOf(t testing.TB, k, major int, o pgtest.Options) *world {
 	t.Helper()
 	s, err := sim.NewState(1, k, 3)
 	check(t, err)
-	w := &world{TB: t, state: s, dir: fastDir(t), server: pgtest.Start(t, major, o)}
+	w := &world{TB: t, state: s, dir: sim.FastDir(t), server: pgtest.Start(t, major, o)}
 	w.server.Exec("CREATE TABLE numbered (n int PRIMARY KEY, filler text)")
 	return w
 }
@@ -156,7 +146,7 @@ func (w *world) register() *register.Register { return w.state.Register(w.dir) }
 // streaming is a stream that runs.
 type streaming struct {
 	w    *world
-	to   *archive.Stream
+	to   *stream.Stream
 	stop context.CancelFunc
 	over chan struct{}
 	err  error // once over is closed
@@ -167,7 +157,7 @@ type streaming struct {
 
 func (w *world) stream(change ...func(*postgres.StreamOptions)) *streaming {
 	w.Helper()
-	to, err := archive.OpenStream(w.Context(), w.register(), w.state.Agent)
+	to, err := stream.Open(w.Context(), w.register(), w.state.Agent)
 	check(w, err)
 	s := &streaming{w: w, to: to, over: make(chan struct{})}
 	o := postgres.StreamOptions{
@@ -281,7 +271,7 @@ func (w *world) written() wal.LSN {
 
 // tryBackup takes a base backup beside a stream that runs.
 func (w *world) tryBackup(change ...func(*postgres.BaseOptions)) (*postgres.BaseReport, error) {
-	newest, err := archive.NewestStretch(w.Context(), w.register(), w.state.Agent)
+	newest, err := stream.FindNewest(w.Context(), w.register(), w.state.Agent)
 	if err != nil {
 		return nil, err
 	}
@@ -303,7 +293,7 @@ func (w *world) backup() *postgres.BaseReport {
 
 func (w *world) covered(ctx context.Context, tl wal.Timeline, to wal.LSN) (time.Time, error) {
 	for {
-		newest, err := archive.NewestStretch(ctx, w.register(), w.state.Agent)
+		newest, err := stream.FindNewest(ctx, w.register(), w.state.Agent)
 		if err != nil {
 			return time.Time{}, err
 		}
@@ -342,7 +332,7 @@ type recovery struct {
 // reader opens the register on a machine that has nothing.
 func (w *world) reader() *archive.Reader {
 	w.Helper()
-	r, err := archive.OpenReader(w.Context(), w.state.Register(fastDir(w)), w.state.Agent, w.state.Key)
+	r, err := archive.OpenReader(w.Context(), w.state.Register(sim.FastDir(w)), w.state.Agent, w.state.Key)
 	check(w, err)
 	w.Cleanup(r.Close)
 	return r

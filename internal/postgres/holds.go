@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 
-	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/register"
+	"chancery.dev/chancery/internal/stream"
 	"chancery.dev/chancery/internal/wal"
 )
 
@@ -15,7 +15,7 @@ import (
 // position. Of a later timeline than the backup's it looks at what is known of that one alone: where it left the others,
 // readers can tell.
 func Holds(ctx context.Context, reg *register.Register, agent *register.Agent, b *Base, tl wal.Timeline, to wal.LSN) error {
-	x, err := archive.ListStretches(ctx, reg, agent, b.Stretch)
+	x, err := stream.List(ctx, reg, agent, b.Stretch)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/snapshot"
+	"chancery.dev/chancery/internal/stream"
 	"chancery.dev/chancery/internal/wal"
 )
 
@@ -18,7 +19,7 @@ type Log struct {
 
 	reader *archive.Reader
 	head   *snapshot.Head
-	index  *archive.StretchIndex
+	index  *stream.Index
 	places []int // of the trail's stretches in the index
 }
 

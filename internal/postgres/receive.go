@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"time"
 
-	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/cluster"
+	"chancery.dev/chancery/internal/stream"
 	"chancery.dev/chancery/internal/wal"
 )
 
@@ -25,7 +25,7 @@ const (
 
 // receive takes the log until the connection or the timeline ends, or all that was asked for is durable.
 //
-//	server ── collect ──> intake ── hand ──> archive.Stream ──> embassies
+//	server ── collect ──> intake ── hand ──> stream.Stream ───> embassies
 //	   ^                                           └── landed: k of them hold it
 //	   └─────────────── acknowledgement ───────────────┘
 func (s *streamer) receive(ctx context.Context, conn *cluster.Conn, live *cluster.Stream, from wal.LSN) error {
@@ -126,7 +126,7 @@ func (s *streamer) hand(ctx context.Context, in *intake) error {
 
 // sizes are how many bytes make a stretch that fills a small pack, and the next one.
 func (s *streamer) sizes() (small, full int) {
-	return int(fillSmall * s.ratio), min(int(fill*s.ratio), archive.MaxStretchData())
+	return int(fillSmall * s.ratio), min(int(fill*s.ratio), stream.MaxData())
 }
 
 // guess learns how well the log compresses.

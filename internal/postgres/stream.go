@@ -8,10 +8,10 @@ import (
 	"sync"
 	"time"
 
-	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/cluster"
 	"chancery.dev/chancery/internal/pack"
 	"chancery.dev/chancery/internal/register"
+	"chancery.dev/chancery/internal/stream"
 	"chancery.dev/chancery/internal/wal"
 )
 
@@ -71,7 +71,7 @@ const (
 
 // Stream takes a cluster's log to the embassies until ctx ends, or a thing happens that people must decide. It
 // reconnects by itself. The server is told only of what k embassies hold.
-func Stream(ctx context.Context, to *archive.Stream, o StreamOptions) error {
+func Stream(ctx context.Context, to *stream.Stream, o StreamOptions) error {
 	s, err := newStreamer(to, o)
 	if err != nil {
 		return err
@@ -122,7 +122,7 @@ var errAgain = errors.New("begin again")
 // final tells errors that trying again does not mend.
 func (s *streamer) final(err error) bool {
 	for _, x := range []error{
-		ErrTwoServers, ErrBehind, register.ErrForked, archive.ErrClosed, cluster.ErrSystemChanged, cluster.ErrVersion,
+		ErrTwoServers, ErrBehind, register.ErrForked, stream.ErrClosed, cluster.ErrSystemChanged, cluster.ErrVersion,
 		cluster.ErrSlotKind, cluster.ErrConninfo, cluster.ErrNotReplication, ErrPosition,
 	} {
 		if errors.Is(err, x) {
@@ -135,7 +135,7 @@ func (s *streamer) final(err error) bool {
 
 // streamer is the state of a stream over all its sessions.
 type streamer struct {
-	to   *archive.Stream
+	to   *stream.Stream
 	opts StreamOptions
 
 	// One goroutine at a time: the session's, or the one that hands over for it.
@@ -165,7 +165,7 @@ type streamer struct {
 	isDone   bool
 }
 
-func newStreamer(to *archive.Stream, o StreamOptions) (*streamer, error) {
+func newStreamer(to *stream.Stream, o StreamOptions) (*streamer, error) {
 	s := &streamer{to: to, opts: o, fresh: true, ratio: 2, press: pack.NewCompressor(), done: make(chan struct{}), raised: map[EventKind]time.Time{}}
 	raw, seq, err := to.Last()
 	if err != nil || seq == 0 {

@@ -4,11 +4,11 @@ import (
 	"context"
 	"testing"
 
-	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/cluster"
 	"chancery.dev/chancery/internal/pgtest"
 	"chancery.dev/chancery/internal/postgres"
 	"chancery.dev/chancery/internal/sim"
+	"chancery.dev/chancery/internal/stream"
 )
 
 // How fast a backlog of a real server's log goes to one embassy in memory: what home itself spends.
@@ -39,7 +39,7 @@ func BenchmarkStreamOfABacklog(b *testing.B) {
 			b.Fatal(err)
 		}
 		reg := state.Register(b.TempDir())
-		to, err := archive.OpenStream(ctx, reg, state.Agent)
+		to, err := stream.Open(ctx, reg, state.Agent)
 		if err != nil {
 			b.Fatal(err)
 		}

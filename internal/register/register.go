@@ -26,7 +26,7 @@ var (
 	ErrTooFew = errors.New("too few embassies")
 	// ErrDamaged means that more shares of something are lost or wrong than can be made good.
 	ErrDamaged = errors.New("damaged beyond repair")
-	// ErrForked means that two heads claim one place in a register's history.
+	// ErrForked means that two heads, or two records of a stream, claim one place in a register's history.
 	ErrForked = errors.New("forked history")
 )
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"reflect"
 	"sync"
 	"testing"
@@ -13,17 +12,6 @@ import (
 	"chancery.dev/chancery/internal/audit"
 	"chancery.dev/chancery/internal/shard"
 )
-
-// liarFolder is for the folders of witnesses: in memory where that is possible, because each cosignature is synced.
-func liarFolder(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "liar")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // what is left is in memory and named as a test's
-	return dir
-}
 
 // liarSeeds is how many seeds TestLiar plays.
 func liarSeeds() int {
@@ -54,7 +42,7 @@ func TestLiar(t *testing.T) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			t.Parallel()
 			var tally Tally
-			if err := RunLiar(seed, liarFolder(t), &tally); err != nil {
+			if err := RunLiar(seed, FastDir(t), &tally); err != nil {
 				t.Error(err)
 			}
 			mu.Lock()
@@ -95,11 +83,11 @@ func TestLiarControls(t *testing.T) {
 			t.Parallel()
 			for _, seed := range c.seeds {
 				var r *red
-				err := runLiar(seed, liarFolder(t), c.off, &Tally{})
+				err := runLiar(seed, FastDir(t), c.off, &Tally{})
 				if !errors.As(err, &r) || r.rule != c.rule {
 					t.Errorf("seed %d without the defence: %v; want: %s", seed, err, c.rule)
 				}
-				if err := RunLiar(seed, liarFolder(t), &Tally{}); err != nil {
+				if err := RunLiar(seed, FastDir(t), &Tally{}); err != nil {
 					t.Errorf("seed %d with it: %v", seed, err)
 				}
 			}
@@ -111,7 +99,7 @@ func TestLiarControls(t *testing.T) {
 func TestLiarIsTheSameAgain(t *testing.T) {
 	for seed := range uint64(20) {
 		var a, b Tally
-		one, two := RunLiar(seed, liarFolder(t), &a), RunLiar(seed, liarFolder(t), &b)
+		one, two := RunLiar(seed, FastDir(t), &a), RunLiar(seed, FastDir(t), &b)
 		if a != b || fmt.Sprint(one) != fmt.Sprint(two) {
 			t.Errorf("seed %d: %+v %v, and then %+v %v", seed, a, one, b, two)
 		}
@@ -121,7 +109,7 @@ func TestLiarIsTheSameAgain(t *testing.T) {
 // lossy is an embassy that stored 64 objects and lost six of them.
 func lossy(t *testing.T) (*world, *host, []byte) {
 	t.Helper()
-	w, err := newWorld(1, liarFolder(t), off{}, &Tally{})
+	w, err := newWorld(1, FastDir(t), off{}, &Tally{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +164,7 @@ func TestLiarSampleFindsLoss(t *testing.T) {
 // and none of one with them.
 func TestLiarMasks(t *testing.T) {
 	for _, masked := range []bool{true, false} {
-		w, err := newWorld(3, liarFolder(t), off{noMasks: !masked}, &Tally{})
+		w, err := newWorld(3, FastDir(t), off{noMasks: !masked}, &Tally{})
 		if err != nil {
 			t.Fatal(err)
 		}

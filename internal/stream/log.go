@@ -1,4 +1,4 @@
-package archive
+package stream
 
 import (
 	"bytes"
@@ -16,14 +16,14 @@ import (
 	"chancery.dev/chancery/internal/snapshot"
 )
 
-// streamLog keeps the records of a stream that not every embassy has yet, and a few before, at home: files named by the
+// recordLog keeps the records of a stream that not every embassy has yet, and a few before, at home: files named by the
 // first number in them, each a row of
 //
 //	length u32 | first 8 bytes of SHA-256 of the record | record
 //
 // A record is in it, fsynced, before any embassy is sent it: none must ever hold one that its agent does not know.
 // A crash leaves the last file with an end that is no record. It was sent to nobody, and is cut off.
-type streamLog struct {
+type recordLog struct {
 	dir   string
 	files []uint64 // first numbers, rising
 	last  uint64   // 0: empty
@@ -37,8 +37,8 @@ const (
 	logFileSize = 4 << 20
 )
 
-func openStreamLog(dir string) (*streamLog, error) {
-	l := &streamLog{dir: dir}
+func openLog(dir string) (*recordLog, error) {
+	l := &recordLog{dir: dir}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -65,10 +65,10 @@ func openStreamLog(dir string) (*streamLog, error) {
 
 func logName(first uint64) string { return fmt.Sprintf("%s%020d", logPrefix, first) }
 
-func (l *streamLog) path(first uint64) string { return filepath.Join(l.dir, logName(first)) }
+func (l *recordLog) path(first uint64) string { return filepath.Join(l.dir, logName(first)) }
 
 // first is the lowest number in the log, or 0.
-func (l *streamLog) first() uint64 {
+func (l *recordLog) first() uint64 {
 	if l.last == 0 {
 		return 0
 	}
@@ -76,7 +76,7 @@ func (l *streamLog) first() uint64 {
 }
 
 // cut removes the files from number i on.
-func (l *streamLog) cut(i int) error {
+func (l *recordLog) cut(i int) error {
 	for _, first := range slices.Backward(l.files[i:]) {
 		if err := durable.Remove(l.path(first)); err != nil {
 			return err
@@ -90,7 +90,7 @@ func (l *streamLog) cut(i int) error {
 }
 
 // open opens the last file for more, without what is no record at its end.
-func (l *streamLog) open() (err error) {
+func (l *recordLog) open() (err error) {
 	if len(l.files) == 0 {
 		return nil
 	}
@@ -107,7 +107,7 @@ func (l *streamLog) open() (err error) {
 }
 
 // scan calls each for the records of a file and returns how many there are and where they end.
-func (l *streamLog) scan(first uint64, each func(seq uint64, b []byte) (bool, error)) (n int, size int64, err error) {
+func (l *recordLog) scan(first uint64, each func(seq uint64, b []byte) (bool, error)) (n int, size int64, err error) {
 	data, err := os.ReadFile(l.path(first))
 	if err != nil {
 		return 0, 0, err
@@ -133,7 +133,7 @@ func (l *streamLog) scan(first uint64, each func(seq uint64, b []byte) (bool, er
 
 // each calls do for the records from number from on, until do says that it is enough. They are parts of memory that
 // is used for nothing else.
-func (l *streamLog) each(from uint64, do func(seq uint64, b []byte) (bool, error)) error {
+func (l *recordLog) each(from uint64, do func(seq uint64, b []byte) (bool, error)) error {
 	for i, first := range l.files {
 		if i+1 < len(l.files) && l.files[i+1] <= from {
 			continue
@@ -155,7 +155,7 @@ func (l *streamLog) each(from uint64, do func(seq uint64, b []byte) (bool, error
 }
 
 // get returns one record, or nil where the log does not hold it.
-func (l *streamLog) get(seq uint64) (out []byte, err error) {
+func (l *recordLog) get(seq uint64) (out []byte, err error) {
 	if l.last == 0 || seq < l.first() || seq > l.last {
 		return nil, nil
 	}
@@ -167,7 +167,7 @@ func (l *streamLog) get(seq uint64) (out []byte, err error) {
 }
 
 // add appends the next record. It is not on disk before sync. An empty log begins with any number.
-func (l *streamLog) add(seq uint64, b []byte) error {
+func (l *recordLog) add(seq uint64, b []byte) error {
 	if l.last != 0 && seq != l.last+1 {
 		return fmt.Errorf("stretch %d does not follow %d in the local log", seq, l.last)
 	}
@@ -188,7 +188,7 @@ func (l *streamLog) add(seq uint64, b []byte) error {
 }
 
 // next begins a file. A crash leaves it empty, or not there.
-func (l *streamLog) next(seq uint64) error {
+func (l *recordLog) next(seq uint64) error {
 	if l.f != nil {
 		if err := errors.Join(l.f.Sync(), l.f.Close()); err != nil {
 			return err
@@ -203,7 +203,7 @@ func (l *streamLog) next(seq uint64) error {
 }
 
 // sync puts what was added on disk.
-func (l *streamLog) sync() error {
+func (l *recordLog) sync() error {
 	if l.f == nil {
 		return nil
 	}
@@ -211,7 +211,7 @@ func (l *streamLog) sync() error {
 }
 
 // trim removes the files in which nothing from number keep on is. The last one stays.
-func (l *streamLog) trim(keep uint64) error {
+func (l *recordLog) trim(keep uint64) error {
 	for len(l.files) > 1 && l.files[1] <= keep {
 		if err := durable.Remove(l.path(l.files[0])); err != nil {
 			return err
@@ -221,7 +221,7 @@ func (l *streamLog) trim(keep uint64) error {
 	return nil
 }
 
-func (l *streamLog) close() error {
+func (l *recordLog) close() error {
 	if l.f == nil {
 		return nil
 	}

@@ -1,4 +1,11 @@
-package archive
+// Package stream keeps the log of a register in several embassies: numbered stretches, each durable once any k of the
+// embassies hold it and all before, and gatherings of many in one pack. It appends, lists and reads them, says how far the
+// stream reaches and whether that is proven, inspects it, and tells what of it nothing needs.
+//
+// What it writes it can always read again: stretches and gatherings carry their version (package snapshot). What a stretch
+// holds and where its position lies in its source it does not understand. Its folder at home is lost without harm but for
+// one thing: a machine that does not remember the end of a stream needs every embassy once to go on.
+package stream
 
 import (
 	"cmp"
@@ -19,8 +26,8 @@ import (
 )
 
 var (
-	// ErrStretchSize means that a stretch or its position is empty or larger than one can be.
-	ErrStretchSize = errors.New("a stretch of impossible size")
+	// ErrSize means that a stretch or its position is empty or larger than one can be.
+	ErrSize = errors.New("a stretch of impossible size")
 	// ErrClosed means that the stream was closed before the stretch was durable.
 	ErrClosed = errors.New("the stream was closed")
 )
@@ -36,8 +43,8 @@ const (
 	sessionPacks = 256
 )
 
-// MaxStretchData is the most bytes of one stretch: what fits the largest pack however little it can be compressed.
-func MaxStretchData() int { return pack.Largest(pack.Data) - 64 }
+// MaxData is the most bytes of one stretch: what fits the largest pack however little it can be compressed.
+func MaxData() int { return pack.Largest(pack.Data) - 64 }
 
 // Stream writes a register's stream to its embassies, stretch by stretch. It is safe for concurrent use, though whoever
 // appends from several sides does not know in which order.
@@ -53,7 +60,7 @@ type Stream struct {
 	dir     string
 	coder   *shard.Coder
 	unlock  func()
-	view    *streamView
+	view    *view
 	doubt   error
 	ctx     context.Context // of everything on its way
 	stop    context.CancelCauseFunc
@@ -75,7 +82,7 @@ type Stream struct {
 	logging chan struct{} // holds a token while there is something to log
 
 	disk  sync.Mutex // guards the log and the state
-	log   *streamLog
+	log   *recordLog
 	state *stateFile
 
 	mu        sync.Mutex // guards what follows
@@ -138,14 +145,14 @@ func (s *Stream) Last() (position []byte, sequence uint64, err error) {
 // source still has what comes after it. Nil when there is no doubt.
 func (s *Stream) Doubt() error { return s.doubt }
 
-// Append hands over the next stretch, 1 to MaxStretchData bytes, and its position, at most snapshot.MaxPosition bytes that
-// the archive does not understand. It returns when the stretch is on its way, and keeps neither slice. done is called
+// Append hands over the next stretch, 1 to MaxData bytes, and its position, at most snapshot.MaxPosition bytes that
+// this package does not understand. It returns when the stretch is on its way, and keeps neither slice. done is called
 // once, later, from one goroutine, in the order of Append: with nil when k embassies have acknowledged share and
 // record of this stretch and of all before, else with the reason why that will not happen any more. Append blocks while too much is
 // on its way. When it returns an error, the stretch was not taken and done is not called.
 func (s *Stream) Append(ctx context.Context, position, data []byte, done func(error)) error {
-	if len(data) == 0 || len(data) > MaxStretchData() || len(position) > snapshot.MaxPosition {
-		return fmt.Errorf("%w: %d bytes, %d of position", ErrStretchSize, len(data), len(position))
+	if len(data) == 0 || len(data) > MaxData() || len(position) > snapshot.MaxPosition {
+		return fmt.Errorf("%w: %d bytes, %d of position", ErrSize, len(data), len(position))
 	}
 	s.turn.Lock()
 	defer s.turn.Unlock()
@@ -173,7 +180,7 @@ func (s *Stream) lay(position, data []byte, done func(error)) (*flight, []byte, 
 	s.stored = stored
 	class, ok := pack.Smallest(pack.NewBuilder(nil).Len()+len(stored)+packEntry, pack.Data)
 	if !ok {
-		return nil, nil, fmt.Errorf("%w: %d bytes", ErrStretchSize, len(data))
+		return nil, nil, fmt.Errorf("%w: %d bytes", ErrSize, len(data))
 	}
 	if room := pack.Payload(class, pack.Data); cap(s.payload) < room {
 		s.payload = make([]byte, 0, room)

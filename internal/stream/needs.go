@@ -1,4 +1,4 @@
-package archive
+package stream
 
 import (
 	"context"
@@ -8,24 +8,24 @@ import (
 	"chancery.dev/chancery/internal/snapshot"
 )
 
-// StreamNeeds is what is needed of a register's stream where everything from a stretch on is: no pack of a stretch before,
+// Needs is what is needed of a register's stream where everything from a stretch on is: no pack of a stretch before,
 // and no stretch's own pack where a gathering with every embassy holds the stretch too. Everything from there to the
 // newest stays. Records are never let go: the chain is checked through them.
-type StreamNeeds struct {
+type Needs struct {
 	First uint64                // the oldest stretch that is needed
 	Lost  []*snapshot.Gathering // those that end before First
 	Whole []*snapshot.Gathering // those of which every embassy holds its share, in order
 
-	view  *streamView
+	view  *view
 	alone map[uint64]bool // stretches of Whole that have a pack of their own only
 }
 
-// FindStreamNeeds asks the sites what there is of a stream of which everything from stretch first on is needed. A gathering
+// FindNeeds asks the sites what there is of a stream of which everything from stretch first on is needed. A gathering
 // whose pack an order is to remove, which parting tells, spares nothing. It needs no key that opens.
-func FindStreamNeeds(ctx context.Context, reg *register.Register, agent *register.Agent, sites register.Sites, faults *register.Faults, first uint64,
+func FindNeeds(ctx context.Context, reg *register.Register, agent *register.Agent, sites register.Sites, faults *register.Faults, first uint64,
 	parting func(*snapshot.PackRef) bool,
-) (*StreamNeeds, error) {
-	n := &StreamNeeds{First: first, alone: map[uint64]bool{}, view: newStreamView(reg, agent.Trusted, sites, faults)}
+) (*Needs, error) {
+	n := &Needs{First: first, alone: map[uint64]bool{}, view: newView(reg, agent.Trusted, sites, faults)}
 	list, err := n.view.gatherings(ctx, 1)
 	if err != nil {
 		return nil, err
@@ -55,7 +55,7 @@ func FindStreamNeeds(ctx context.Context, reg *register.Register, agent *registe
 }
 
 // Spares reports whether nothing needs a stretch's own pack.
-func (n *StreamNeeds) Spares(s *snapshot.Stretch) bool {
+func (n *Needs) Spares(s *snapshot.Stretch) bool {
 	if s.Sequence < n.First {
 		return true
 	}
@@ -71,7 +71,7 @@ func (n *StreamNeeds) Spares(s *snapshot.Stretch) bool {
 }
 
 // End is the last stretch whose own pack may be spared; 0 where there is none.
-func (n *StreamNeeds) End() uint64 {
+func (n *Needs) End() uint64 {
 	if len(n.Whole) > 0 {
 		return max(n.First-1, n.Whole[len(n.Whole)-1].Through)
 	}
@@ -80,7 +80,7 @@ func (n *StreamNeeds) End() uint64 {
 
 // Each calls yield for every stretch up to a number, in order, and ends with its first error. hole says why stretches
 // before that number are missing, where nobody shows one and later ones are shown.
-func (n *StreamNeeds) Each(ctx context.Context, through uint64, yield func(*snapshot.Stretch) error) (hole, err error) {
+func (n *Needs) Each(ctx context.Context, through uint64, yield func(*snapshot.Stretch) error) (hole, err error) {
 	_, _, err = n.view.walk(ctx, 0, through, nil, nil, func(s *snapshot.Stretch, _ []byte) error { return yield(s) })
 	if err == nil {
 		err = n.view.fork()

@@ -1,4 +1,4 @@
-package archive
+package stream
 
 import (
 	"context"
@@ -14,28 +14,28 @@ import (
 	"chancery.dev/chancery/internal/snapshot"
 )
 
-// StreamReader reads a register's stream with its opened key. It is safe for concurrent use.
-type StreamReader struct {
+// Reader reads a register's stream with its opened key. It is safe for concurrent use.
+type Reader struct {
 	reg     *register.Register
 	trusted []ed25519.PublicKey
 	sites   register.Sites
 	faults  *register.Faults
-	packs   *streamPacks
+	packs   *packs
 }
 
-// NewStreamReader prepares to read the stream of the fetcher's register, with what it knows of the embassies. Records
+// NewReader prepares to read the stream of the fetcher's register, with what it knows of the embassies. Records
 // count that an agent signed whom this one trusts.
-func NewStreamReader(f *register.Fetcher, agent *register.Agent) *StreamReader {
-	return &StreamReader{reg: f.Register, trusted: agent.Trusted, sites: f.Sites, faults: f.Faults, packs: newStreamPacks(f)}
+func NewReader(f *register.Fetcher, agent *register.Agent) *Reader {
+	return &Reader{reg: f.Register, trusted: agent.Trusted, sites: f.Sites, faults: f.Faults, packs: newPacks(f)}
 }
 
-func (r *StreamReader) view() *streamView { return newStreamView(r.reg, r.trusted, r.sites, r.faults) }
+func (r *Reader) view() *view { return newView(r.reg, r.trusted, r.sites, r.faults) }
 
 // ReadStretch returns the bytes of a stretch of an index, by its place in the list. They are the caller's own. It takes
 // them from the gathering's pack or from the stretch's own, whichever can be read; it fails with ErrDamaged when it is
 // certain that neither can, with ErrUnfinished when that is no loss, and with ErrTooFew when too few embassies answer to tell. It
 // may be called from several goroutines, and keeps the last few packs open: neighbours lie in one.
-func (r *StreamReader) ReadStretch(ctx context.Context, x *StretchIndex, i int) ([]byte, error) {
+func (r *Reader) ReadStretch(ctx context.Context, x *Index, i int) ([]byte, error) {
 	p := &x.places[i]
 	var first error
 	if p.gathered > 0 {
@@ -65,14 +65,14 @@ func (r *StreamReader) ReadStretch(ctx context.Context, x *StretchIndex, i int) 
 
 // Again has the reader ask embassies once more that did not answer before. A reader leaves out those that fail, which is
 // right for a restore of minutes; whoever reads for as long as a recovery takes calls it before giving up.
-func (r *StreamReader) Again() {
+func (r *Reader) Again() {
 	for _, s := range r.sites {
 		s.Again()
 	}
 }
 
 // ownPack returns the reference of a stretch's own pack, from its record where only a gathering was read yet.
-func (r *StreamReader) ownPack(ctx context.Context, x *StretchIndex, p *indexed) (*snapshot.PackRef, error) {
+func (r *Reader) ownPack(ctx context.Context, x *Index, p *indexed) (*snapshot.PackRef, error) {
 	if p.ref != nil {
 		return p.ref, nil
 	}
@@ -94,7 +94,7 @@ func (r *StreamReader) ownPack(ctx context.Context, x *StretchIndex, p *indexed)
 
 // neverStored tells whether so many embassies say that they do not hold a pack's share that it cannot have been
 // durable, unless as many lost it.
-func (r *StreamReader) neverStored(ctx context.Context, ref *snapshot.PackRef) bool {
+func (r *Reader) neverStored(ctx context.Context, ref *snapshot.PackRef) bool {
 	absent := 0
 	for i, s := range r.sites {
 		if !s.Up() || ref == nil {
@@ -109,28 +109,28 @@ func (r *StreamReader) neverStored(ctx context.Context, ref *snapshot.PackRef) b
 }
 
 const (
-	openStreamPacks = 3 // that stay open
-	streamFetchers  = 2 // packs fetched at once
+	openPacks = 3 // that stay open
+	fetchers  = 2 // packs fetched at once
 )
 
-// streamPacks reads chunks of packs of a stream. A pack that several ask for is fetched once.
-type streamPacks struct {
+// packs reads chunks of packs of a stream. A pack that several ask for is fetched once.
+type packs struct {
 	fetcher *register.Fetcher
 	hasher  chunk.IDKey
 	fetch   chan *register.Buffers // one for each fetcher
-	tools   sync.Pool              // of *streamTools
+	tools   sync.Pool              // of *tools
 
 	mu   sync.Mutex // guards open
-	open []*openStream
+	open []*openPack
 }
 
-type streamTools struct {
+type tools struct {
 	hasher  *chunk.Hasher
 	unpress *pack.Decompressor
 }
 
-// openStream is a pack in memory of its own, once ready is closed.
-type openStream struct {
+// openPack is a pack in memory of its own, once ready is closed.
+type openPack struct {
 	id      pack.ID
 	ready   chan struct{}
 	payload []byte
@@ -138,17 +138,17 @@ type openStream struct {
 	err     error
 }
 
-func newStreamPacks(f *register.Fetcher) *streamPacks {
-	p := &streamPacks{fetcher: f, hasher: f.Register.IDKey, fetch: make(chan *register.Buffers, streamFetchers)}
-	for range streamFetchers {
+func newPacks(f *register.Fetcher) *packs {
+	p := &packs{fetcher: f, hasher: f.Register.IDKey, fetch: make(chan *register.Buffers, fetchers)}
+	for range fetchers {
 		p.fetch <- &register.Buffers{}
 	}
-	p.tools.New = func() any { return &streamTools{p.hasher.NewHasher(), pack.NewDecompressor()} }
+	p.tools.New = func() any { return &tools{p.hasher.NewHasher(), pack.NewDecompressor()} }
 	return p
 }
 
 // read returns chunk number n of a pack.
-func (p *streamPacks) read(ctx context.Context, ref *snapshot.PackRef, n int) ([]byte, error) {
+func (p *packs) read(ctx context.Context, ref *snapshot.PackRef, n int) ([]byte, error) {
 	o, err := p.get(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -156,7 +156,7 @@ func (p *streamPacks) read(ctx context.Context, ref *snapshot.PackRef, n int) ([
 	if n >= len(o.entries) {
 		return nil, fmt.Errorf("%w: pack %s holds %d stretches", register.ErrDamaged, ref.ID, len(o.entries))
 	}
-	t := p.tools.Get().(*streamTools)
+	t := p.tools.Get().(*tools)
 	defer p.tools.Put(t)
 	e := o.entries[n]
 	raw, err := register.OpenChunk(t.hasher, t.unpress, nil, o.payload, e)
@@ -170,10 +170,10 @@ func (p *streamPacks) read(ctx context.Context, ref *snapshot.PackRef, n int) ([
 }
 
 // get returns an open pack, and fetches it where it is not. Whoever fetched it may have been stopped: then the next one does.
-func (p *streamPacks) get(ctx context.Context, ref *snapshot.PackRef) (*openStream, error) {
+func (p *packs) get(ctx context.Context, ref *snapshot.PackRef) (*openPack, error) {
 	for {
 		p.mu.Lock()
-		i := slices.IndexFunc(p.open, func(o *openStream) bool { return o.id == ref.ID })
+		i := slices.IndexFunc(p.open, func(o *openPack) bool { return o.id == ref.ID })
 		if i < 0 {
 			break
 		}
@@ -192,20 +192,20 @@ func (p *streamPacks) get(ctx context.Context, ref *snapshot.PackRef) (*openStre
 			return nil, o.err
 		}
 	}
-	o := &openStream{id: ref.ID, ready: make(chan struct{})}
-	p.open = slices.Insert(p.open[:min(len(p.open), openStreamPacks-1)], 0, o)
+	o := &openPack{id: ref.ID, ready: make(chan struct{})}
+	p.open = slices.Insert(p.open[:min(len(p.open), openPacks-1)], 0, o)
 	p.mu.Unlock()
 	o.payload, o.entries, o.err = p.load(ctx, ref)
 	if o.err != nil {
 		p.mu.Lock()
-		p.open = slices.DeleteFunc(p.open, func(x *openStream) bool { return x == o })
+		p.open = slices.DeleteFunc(p.open, func(x *openPack) bool { return x == o })
 		p.mu.Unlock()
 	}
 	close(o.ready)
 	return o, o.err
 }
 
-func (p *streamPacks) load(ctx context.Context, ref *snapshot.PackRef) ([]byte, []pack.Entry, error) {
+func (p *packs) load(ctx context.Context, ref *snapshot.PackRef) ([]byte, []pack.Entry, error) {
 	var b *register.Buffers
 	select {
 	case b = <-p.fetch:

@@ -1,4 +1,4 @@
-package archive
+package stream
 
 import (
 	"context"
@@ -16,15 +16,15 @@ import (
 var ErrUnfinished = errors.New("the stretch was never completed")
 
 // StretchPlace is one stretch of an index.
-type StretchPlace struct {
+type Place struct {
 	Sequence uint64
 	Position []byte
 	Settled  bool // k embassies hold it, and all before: a later record says so, or they do
 }
 
-// StretchIndex lists the stretches of a register's stream that hold something, from a number on, as the embassies
+// Index lists the stretches of a register's stream that hold something, from a number on, as the embassies
 // show them together. About a hundred bytes of memory a stretch.
-type StretchIndex struct {
+type Index struct {
 	places   []indexed
 	last     uint64 // the newest record of the chain, live or not
 	kept     uint64
@@ -47,22 +47,22 @@ type indexed struct {
 }
 
 // Len returns how many stretches are listed.
-func (x *StretchIndex) Len() int { return len(x.places) }
+func (x *Index) Len() int { return len(x.places) }
 
 // At returns a stretch by its place in the list, from 0.
-func (x *StretchIndex) At(i int) StretchPlace {
+func (x *Index) At(i int) Place {
 	p := &x.places[i]
-	return StretchPlace{p.seq, p.position, p.seq <= x.kept}
+	return Place{p.seq, p.position, p.seq <= x.kept}
 }
 
 // Complete tells whether the end of the index is the end of the stream: the chain is unbroken, nothing is forked, and
 // at least n-k+1 embassies showed all their records, so that of the k that hold any durable stretch one was asked. Where
 // their ledgers are at hand (Member.Ledger), those say so too: what an embassy entered and does not show is found. For
 // embassies that hide what no ledger says, see CompleteDespite.
-func (x *StretchIndex) Complete() error { return x.CompleteDespite(0) }
+func (x *Index) Complete() error { return x.CompleteDespite(0) }
 
 // CompleteDespite is Complete though so many of the embassies that answered may hide what they hold.
-func (x *StretchIndex) CompleteDespite(liars int) error {
+func (x *Index) CompleteDespite(liars int) error {
 	if x.problem != nil {
 		return x.problem
 	}
@@ -82,7 +82,7 @@ func (x *StretchIndex) CompleteDespite(liars int) error {
 // says what the stretches say, their own records are not read. Of a forked or broken stream it lists what was before,
 // and Complete says what is wrong. k embassies must answer. The embassies' ledgers are read from shortly before the last
 // stretch on.
-func (r *StreamReader) Stretches(ctx context.Context, from uint64) (*StretchIndex, error) {
+func (r *Reader) Stretches(ctx context.Context, from uint64) (*Index, error) {
 	v := r.view()
 	trees := v.trees(ctx)
 	x, err := v.index(ctx, max(from, 1))
@@ -103,9 +103,9 @@ type Newest struct {
 	Down     []register.Down
 }
 
-// NewestStretch tells how far a register's stream reaches, with no key that opens. It asks for its end only.
-func NewestStretch(ctx context.Context, reg *register.Register, agent *register.Agent) (*Newest, error) {
-	v := newStreamView(reg, agent.Trusted, reg.Sites(), &register.Faults{})
+// FindNewest tells how far a register's stream reaches, with no key that opens. It asks for its end only.
+func FindNewest(ctx context.Context, reg *register.Register, agent *register.Agent) (*Newest, error) {
+	v := newView(reg, agent.Trusted, reg.Sites(), &register.Faults{})
 	x, err := v.index(ctx, ^uint64(0))
 	if err != nil {
 		return nil, err
@@ -121,16 +121,16 @@ func NewestStretch(ctx context.Context, reg *register.Register, agent *register.
 	return out, nil
 }
 
-// ListStretches lists the stretches of a register's stream from a number on, as [Reader.Stretches] does, with no key that
-// opens. It does not look into the embassies' ledgers.
-func ListStretches(ctx context.Context, reg *register.Register, agent *register.Agent, from uint64) (*StretchIndex, error) {
-	return newStreamView(reg, agent.Trusted, reg.Sites(), &register.Faults{}).index(ctx, max(from, 1))
+// List lists the stretches of a register's stream from a number on, as [Reader.Stretches] does, with no key that opens. It
+// does not look into the embassies' ledgers.
+func List(ctx context.Context, reg *register.Register, agent *register.Agent, from uint64) (*Index, error) {
+	return newView(reg, agent.Trusted, reg.Sites(), &register.Faults{}).index(ctx, max(from, 1))
 }
 
 // index lists the stretches from a number on; from beyond the end, those that no gathering has, and the last one that
 // one has.
-func (v *streamView) index(ctx context.Context, from uint64) (*StretchIndex, error) {
-	b := &indexing{view: v, x: &StretchIndex{n: len(v.sites), k: v.reg.K}}
+func (v *view) index(ctx context.Context, from uint64) (*Index, error) {
+	b := &indexing{view: v, x: &Index{n: len(v.sites), k: v.reg.K}}
 	list, err := v.gatherings(ctx, from)
 	if err == nil || errors.Is(err, register.ErrForked) {
 		err = b.all(ctx, list, from)
@@ -153,8 +153,8 @@ func (v *streamView) index(ctx context.Context, from uint64) (*StretchIndex, err
 
 // indexing is an index on its way.
 type indexing struct {
-	view *streamView
-	x    *StretchIndex
+	view *view
+	x    *Index
 	prev *[32]byte // hash of the record before
 }
 

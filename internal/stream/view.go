@@ -1,4 +1,4 @@
-package archive
+package stream
 
 import (
 	"context"
@@ -16,10 +16,10 @@ import (
 	"chancery.dev/chancery/internal/snapshot"
 )
 
-// streamView is a register's stream as its embassies show it together: no one of them need have every record, and
+// view is a register's stream as its embassies show it together: no one of them need have every record, and
 // each may lie about what it has. A record counts because an agent signed it and because the next one names its hash.
 // Two records of one number are a fork.
-type streamView struct {
+type view struct {
 	reg     *register.Register
 	trusted []ed25519.PublicKey
 	sites   register.Sites
@@ -35,8 +35,8 @@ type streamView struct {
 	lacks func(slot ledger.Slot, b []byte, sites register.Sites) // told of sites that do not show a record; nil: nobody asks
 }
 
-func newStreamView(reg *register.Register, trusted []ed25519.PublicKey, sites register.Sites, f *register.Faults) *streamView {
-	return &streamView{
+func newView(reg *register.Register, trusted []ed25519.PublicKey, sites register.Sites, f *register.Faults) *view {
+	return &view{
 		reg: reg, trusted: trusted, sites: sites, faults: f,
 		liars: map[*register.Site]bool{}, prefix: map[int]uint64{}, other: map[string][]byte{},
 	}
@@ -63,13 +63,13 @@ func (x *shown) add(hash [32]byte, s *register.Site) {
 	x.versions = append(x.versions, version{hash, register.Sites{s}})
 }
 
-func (v *streamView) slot(kind ledger.RecordKind, seq uint64) ledger.Slot {
+func (v *view) slot(kind ledger.RecordKind, seq uint64) ledger.Slot {
 	return ledger.Slot{Kind: kind, Register: [16]byte(v.reg.ID), Sequence: seq}
 }
 
 // list returns what sites show of the numbers above after up to through, in order. A site that does not answer is
 // down.
-func (v *streamView) list(ctx context.Context, kind ledger.RecordKind, after, through uint64) ([]shown, error) {
+func (v *view) list(ctx context.Context, kind ledger.RecordKind, after, through uint64) ([]shown, error) {
 	lists := make([][]ledger.RecordInfo, len(v.sites))
 	var all sync.WaitGroup
 	for i, s := range v.sites {
@@ -106,7 +106,7 @@ func (v *streamView) list(ctx context.Context, kind ledger.RecordKind, after, th
 	return out, nil
 }
 
-func (v *streamView) listSite(ctx context.Context, s *register.Site, kind ledger.RecordKind, after, through uint64) ([]ledger.RecordInfo, error) {
+func (v *view) listSite(ctx context.Context, s *register.Site, kind ledger.RecordKind, after, through uint64) ([]ledger.RecordInfo, error) {
 	var out []ledger.RecordInfo
 	for after < through {
 		page, err := s.Records.ListRecords(ctx, kind, [16]byte(v.reg.ID), after)
@@ -129,12 +129,12 @@ func (v *streamView) listSite(ctx context.Context, s *register.Site, kind ledger
 	return out, nil
 }
 
-func (v *streamView) blame(s *register.Site, slot ledger.Slot, what string) {
+func (v *view) blame(s *register.Site, slot ledger.Slot, what string) {
 	v.faults.Add(register.Fault{Embassy: s.Name, Object: register.RecordName(slot), What: what})
 }
 
 // dispute notes a fork: somebody holds another record of a number, or one that does not follow, signed by an agent.
-func (v *streamView) dispute(slot ledger.Slot, holder string, other []byte) error {
+func (v *view) dispute(slot ledger.Slot, holder string, other []byte) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	err := fmt.Errorf("%w: %s holds another %s of this register, signed by an agent", register.ErrForked, holder, register.RecordName(slot))
@@ -148,7 +148,7 @@ func (v *streamView) dispute(slot ledger.Slot, holder string, other []byte) erro
 }
 
 // fork is what two records of one number, or one that does not follow, mean for whoever asked.
-func (v *streamView) fork() error {
+func (v *view) fork() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.forked
@@ -156,7 +156,7 @@ func (v *streamView) fork() error {
 
 // read returns the bytes of a record that check accepts, from any site that shows it. A second version that check
 // accepts is a fork. Where known is given, it is the version that the caller holds. Errors: ErrForked, ErrTooFew.
-func (v *streamView) read(ctx context.Context, x *shown, known []byte, check func([]byte) error) ([]byte, error) {
+func (v *view) read(ctx context.Context, x *shown, known []byte, check func([]byte) error) ([]byte, error) {
 	got := known
 	for _, ver := range x.versions {
 		if got != nil && sha256.Sum256(got) == ver.hash {
@@ -183,7 +183,7 @@ func (v *streamView) read(ctx context.Context, x *shown, known []byte, check fun
 	return got, nil
 }
 
-func (v *streamView) readSite(ctx context.Context, s *register.Site, slot ledger.Slot, hash [32]byte, check func([]byte) error) ([]byte, error) {
+func (v *view) readSite(ctx context.Context, s *register.Site, slot ledger.Slot, hash [32]byte, check func([]byte) error) ([]byte, error) {
 	b, err := s.Records.GetRecord(ctx, slot)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -212,7 +212,7 @@ const recordReaders = 8
 
 // readAll is read for many, in order; the first error ends the list. known are the first of them, as far as this machine
 // holds them.
-func (v *streamView) readAll(ctx context.Context, list []shown, known [][]byte, check func(seq uint64, b []byte) error) ([][]byte, error) {
+func (v *view) readAll(ctx context.Context, list []shown, known [][]byte, check func(seq uint64, b []byte) error) ([][]byte, error) {
 	out, errs := make([][]byte, len(list)), make([]error, len(list))
 	next := make(chan int)
 	var all sync.WaitGroup
@@ -240,7 +240,7 @@ func (v *streamView) readAll(ctx context.Context, list []shown, known [][]byte, 
 	return out, nil
 }
 
-func (v *streamView) trusts(agent [32]byte, what string) error {
+func (v *view) trusts(agent [32]byte, what string) error {
 	if !slices.ContainsFunc(v.trusted, func(k ed25519.PublicKey) bool { return [32]byte(k) == agent }) {
 		return fmt.Errorf("%s is signed by a key that the charter does not name", what)
 	}
@@ -248,7 +248,7 @@ func (v *streamView) trusts(agent [32]byte, what string) error {
 }
 
 // stretch reads the record of a stretch of this register, with this number.
-func (v *streamView) stretch(b []byte, seq uint64) (*snapshot.Stretch, error) {
+func (v *view) stretch(b []byte, seq uint64) (*snapshot.Stretch, error) {
 	s, err := snapshot.ParseStretch(b)
 	if err != nil {
 		return nil, err
@@ -266,7 +266,7 @@ func (v *streamView) stretch(b []byte, seq uint64) (*snapshot.Stretch, error) {
 }
 
 // gathering is stretch for gatherings.
-func (v *streamView) gathering(b []byte, seq uint64) (*snapshot.Gathering, error) {
+func (v *view) gathering(b []byte, seq uint64) (*snapshot.Gathering, error) {
 	g, err := snapshot.ParseGathering(b)
 	if err != nil {
 		return nil, err
@@ -290,7 +290,7 @@ const walkBlock = 1024
 // far as anybody shows. What does not follow is a fork; a number that nobody gives ends the walk with a hole noted,
 // unless nothing is shown behind it either. local, if not nil, returns the records that this machine holds behind a
 // number, up to another.
-func (v *streamView) walk(ctx context.Context, after, through uint64, prev *[32]byte, local func(after, through uint64) ([][]byte, error),
+func (v *view) walk(ctx context.Context, after, through uint64, prev *[32]byte, local func(after, through uint64) ([][]byte, error),
 	each func(*snapshot.Stretch, []byte) error,
 ) (last uint64, hash *[32]byte, err error) {
 	for after < through && v.hole == nil {
@@ -335,14 +335,14 @@ func (v *streamView) walk(ctx context.Context, after, through uint64, prev *[32]
 }
 
 // unseen is what it means that nobody shows a record: that it is lost, or, while some are silent, that it cannot be told.
-func (v *streamView) unseen() error {
+func (v *view) unseen() error {
 	if len(v.sites.Up()) < len(v.sites) {
 		return register.ErrTooFew
 	}
 	return register.ErrDamaged
 }
 
-func (v *streamView) tellLacking(x *shown, b []byte) {
+func (v *view) tellLacking(x *shown, b []byte) {
 	if v.lacks == nil {
 		return
 	}
@@ -360,7 +360,7 @@ func (v *streamView) tellLacking(x *shown, b []byte) {
 }
 
 // block is what is shown and known of the stretches behind after.
-func (v *streamView) block(ctx context.Context, after, through uint64, local func(after, through uint64) ([][]byte, error)) (list []shown, known [][]byte, err error) {
+func (v *view) block(ctx context.Context, after, through uint64, local func(after, through uint64) ([][]byte, error)) (list []shown, known [][]byte, err error) {
 	if list, err = v.list(ctx, ledger.StretchRecord, after, through); err != nil || local == nil {
 		return list, nil, err
 	}
@@ -396,7 +396,7 @@ func contiguous(list []shown, after uint64) int {
 }
 
 // shownBehind tells whether some site shows a stretch behind an empty block.
-func (v *streamView) shownBehind(ctx context.Context, after, through uint64) bool {
+func (v *view) shownBehind(ctx context.Context, after, through uint64) bool {
 	for _, s := range v.sites {
 		if !s.Up() {
 			continue
@@ -410,7 +410,7 @@ func (v *streamView) shownBehind(ctx context.Context, after, through uint64) boo
 }
 
 // one returns the record of one stretch.
-func (v *streamView) one(ctx context.Context, seq uint64) ([]byte, error) {
+func (v *view) one(ctx context.Context, seq uint64) ([]byte, error) {
 	list, err := v.list(ctx, ledger.StretchRecord, seq-1, seq)
 	if err != nil {
 		return nil, err
@@ -426,7 +426,7 @@ func (v *streamView) one(ctx context.Context, seq uint64) ([]byte, error) {
 
 // gatherings returns, oldest first, those that reach from or beyond, newest ones first read. They are a shorter way
 // only: one that cannot be read is passed over.
-func (v *streamView) gatherings(ctx context.Context, from uint64) ([]*snapshot.Gathering, error) {
+func (v *view) gatherings(ctx context.Context, from uint64) ([]*snapshot.Gathering, error) {
 	list, err := v.list(ctx, ledger.GatheringRecord, 0, ^uint64(0))
 	if err != nil {
 		return nil, err

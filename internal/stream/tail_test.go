@@ -1,4 +1,4 @@
-package archive_test
+package stream_test
 
 import (
 	"errors"
@@ -42,11 +42,11 @@ func TestAHiddenEndIsFoundInTheLedger(t *testing.T) {
 		t.Fatal(withheld)
 	}
 	told := false
-	for _, f := range r.Faults() {
+	for _, f := range r.All() {
 		told = told || f.Embassy == liar && strings.Contains(f.What, "withheld")
 	}
 	if !told {
-		t.Fatal(r.Faults())
+		t.Fatal(r.All())
 	}
 	// With the third embassy back the stretches are there, and whoever hides them hides nothing.
 	b.state.Embassies[0].Fail(sim.Faults{})

@@ -1,4 +1,4 @@
-package archive_test
+package stream_test
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/sim"
+	"chancery.dev/chancery/internal/stream"
 )
 
 // records counts the records of a kind that an embassy holds.
@@ -31,7 +32,7 @@ func records(e *sim.Embassy, kind ledger.RecordKind) (n int) {
 
 func (b *bench) verifies(opts archive.VerifyOptions) (*archive.VerifyReport, error) {
 	b.Helper()
-	return archive.Verify(b.Context(), b.state.Register(fastDir(b)), b.state.Agent, opts, nil)
+	return archive.Verify(b.Context(), b.state.Register(sim.FastDir(b)), b.state.Agent, opts, nil)
 }
 
 func TestAStreamGoesOnWhileEmbassiesComeAndGo(t *testing.T) {
@@ -110,18 +111,18 @@ func TestAStreamNeedsEnoughEmbassiesToOpen(t *testing.T) {
 	f.write(4, 4)
 	f.end()
 	// One that does not must not sign a number that the silent embassy may hold.
-	fresh := b.state.Register(fastDir(t))
-	if _, err := archive.OpenStream(t.Context(), fresh, b.state.Agent); !errors.Is(err, register.ErrTooFew) {
+	fresh := b.state.Register(sim.FastDir(t))
+	if _, err := stream.Open(t.Context(), fresh, b.state.Agent); !errors.Is(err, register.ErrTooFew) {
 		t.Fatal(err)
 	}
-	s, err := archive.OpenStream(t.Context(), fresh, b.state.Agent, b.state.Embassies[0].ID)
+	s, err := stream.Open(t.Context(), fresh, b.state.Agent, b.state.Embassies[0].ID)
 	check(t, err)
 	if _, n, _ := s.Last(); n != 4 {
 		t.Fatal(n)
 	}
 	check(t, s.Close(t.Context()))
 	b.state.Embassies[1].Fail(sim.Down())
-	if _, err := archive.OpenStream(t.Context(), b.reg(), b.state.Agent); !errors.Is(err, register.ErrTooFew) {
+	if _, err := stream.Open(t.Context(), b.reg(), b.state.Agent); !errors.Is(err, register.ErrTooFew) {
 		t.Fatal(err)
 	}
 }
@@ -177,7 +178,7 @@ func TestAForkedStreamEndsAndIsKeptAsEvidence(t *testing.T) {
 	f.write(1, 3)
 	f.end()
 	other := *b
-	other.dir = filepath.Join(fastDir(t), "copy")
+	other.dir = filepath.Join(sim.FastDir(t), "copy")
 	check(t, os.CopyFS(other.dir, os.DirFS(b.dir)))
 	f, g := b.flow(), other.flow() // two machines that both remember stretch 3
 	e := b.state.Embassies
@@ -204,7 +205,7 @@ func TestAForkedStreamEndsAndIsKeptAsEvidence(t *testing.T) {
 	if err := x.Complete(); x.Len() != 3 || !errors.Is(err, register.ErrForked) {
 		t.Fatal(x.Len(), err)
 	}
-	if _, err := archive.OpenStream(t.Context(), b.reg(), b.state.Agent); !errors.Is(err, register.ErrForked) {
+	if _, err := stream.Open(t.Context(), b.reg(), b.state.Agent); !errors.Is(err, register.ErrForked) {
 		t.Fatal(err)
 	}
 	if _, err := b.verifies(archive.VerifyOptions{}); !errors.Is(err, register.ErrForked) {
@@ -273,7 +274,7 @@ func TestAStretchIsLostOnlyWithBothItsPacks(t *testing.T) {
 	e[0].Damage(gathering[0][0], nil)
 	e[2].Damage(gathering[2][0], nil)
 	r, x := b.stretches(1)
-	if _, err := r.Stream().ReadStretch(t.Context(), x, 7); !errors.Is(err, register.ErrDamaged) {
+	if _, err := r.ReadStretch(t.Context(), x, 7); !errors.Is(err, register.ErrDamaged) {
 		t.Fatal(err)
 	}
 	rep, err = b.verifies(archive.VerifyOptions{})
@@ -283,7 +284,7 @@ func TestAStretchIsLostOnlyWithBothItsPacks(t *testing.T) {
 	// While an embassy is silent nobody can tell.
 	e[2].Fail(sim.Down())
 	r, x = b.stretches(1)
-	if _, err := r.Stream().ReadStretch(t.Context(), x, 7); errors.Is(err, archive.ErrUnfinished) || err == nil {
+	if _, err := r.ReadStretch(t.Context(), x, 7); errors.Is(err, stream.ErrUnfinished) || err == nil {
 		t.Fatal(err)
 	}
 }
@@ -309,7 +310,7 @@ func TestAThousandStretchesComeBackFromGatherings(t *testing.T) {
 		all.Go(func() {
 			for i := w; i < x.Len(); i += 4 {
 				_, want := piece(i + 1)
-				if got, err := r.Stream().ReadStretch(t.Context(), x, i); err != nil || string(got) != string(want) {
+				if got, err := r.ReadStretch(t.Context(), x, i); err != nil || string(got) != string(want) {
 					t.Errorf("stretch %d: %v", i+1, err)
 				}
 			}

@@ -1,4 +1,4 @@
-package archive
+package stream
 
 import (
 	"context"
@@ -12,9 +12,9 @@ import (
 	"chancery.dev/chancery/internal/snapshot"
 )
 
-// StreamReport is what an inspection of a register's stream found. A stretch stands in its own pack and often in a gathering's,
+// Report is what an inspection of a register's stream found. A stretch stands in its own pack and often in a gathering's,
 // and is whole when one of both is. After a repair, Thin and Gone count what is still so.
-type StreamReport struct {
+type Report struct {
 	Stretches  int // that hold something
 	Gatherings int // of them
 	Void       int // stretches replaced by later ones: not looked at
@@ -26,16 +26,16 @@ type StreamReport struct {
 	Gone       int // stretches of which neither their own pack nor a gathering's is left
 }
 
-// streamCheck goes through a register's stream from its first record. Whether a stretch holds something is certain when a
+// inspection goes through a register's stream from its first record. Whether a stretch holds something is certain when a
 // later record says what is kept, so only the last few wait; stretches are looked at together with the gathering that
 // they stand in, for one of the two packs is enough.
-type streamCheck struct {
+type inspection struct {
 	in     *register.Inspector
 	ctx    context.Context
-	view   *streamView
+	view   *view
 	work   func(context.Context, []snapshot.PackRef) error
 	leaves func(*snapshot.PackRef) bool
-	rep    *StreamReport
+	rep    *Report
 	of     map[pack.ID]register.Verdict // how packs stand that were looked at
 
 	waiting []*snapshot.Stretch
@@ -51,13 +51,13 @@ type streamCheck struct {
 // inspectBatch is how many packs are looked at together.
 const inspectBatch = 512
 
-// InspectStream looks at every pack of a register's stream but those that leaves says an order removes, as deep as the
+// Inspect looks at every pack of a register's stream but those that leaves says an order removes, as deep as the
 // inspector is told to, and holds the records against each other. An embassy that lacks records is at fault, once. With
 // repair it makes good what embassies lack of packs, and gives them the records. The report is there also with an error:
 // ErrForked, or ErrDamaged or ErrTooFew where the chain of records ends before what is shown.
-func InspectStream(ctx context.Context, in *register.Inspector, repair bool, leaves func(*snapshot.PackRef) bool) (*StreamReport, error) {
-	view := newStreamView(in.Register, in.Agent.Trusted, in.Sites, in.Faults)
-	c := &streamCheck{in: in, ctx: ctx, view: view, work: in.Check, leaves: leaves, rep: &StreamReport{}, of: map[pack.ID]register.Verdict{}}
+func Inspect(ctx context.Context, in *register.Inspector, repair bool, leaves func(*snapshot.PackRef) bool) (*Report, error) {
+	view := newView(in.Register, in.Agent.Trusted, in.Sites, in.Faults)
+	c := &inspection{in: in, ctx: ctx, view: view, work: in.Check, leaves: leaves, rep: &Report{}, of: map[pack.ID]register.Verdict{}}
 	if repair {
 		c.work = in.Repair
 	}
@@ -79,7 +79,7 @@ func InspectStream(ctx context.Context, in *register.Inspector, repair bool, lea
 	return c.rep, c.all()
 }
 
-func (c *streamCheck) all() (err error) {
+func (c *inspection) all() (err error) {
 	if c.list, err = c.view.list(c.ctx, ledger.GatheringRecord, 0, ^uint64(0)); err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (c *streamCheck) all() (err error) {
 }
 
 // take is called for every record in order.
-func (c *streamCheck) take(s *snapshot.Stretch, _ []byte) error {
+func (c *inspection) take(s *snapshot.Stretch, _ []byte) error {
 	c.waiting, c.last = append(c.waiting, s), s.Sequence
 	c.in.Head = ledger.StreamDelivery + s.Sequence
 	if s.Kept <= c.kept {
@@ -115,7 +115,7 @@ func (c *streamCheck) take(s *snapshot.Stretch, _ []byte) error {
 }
 
 // certain looks at those of the stretches that wait, up to a number, that hold something; the others are void.
-func (c *streamCheck) certain(through uint64) error {
+func (c *inspection) certain(through uint64) error {
 	if len(c.waiting) == 0 || through < c.waiting[0].Sequence {
 		return nil
 	}
@@ -138,7 +138,7 @@ func (c *streamCheck) certain(through uint64) error {
 }
 
 // end finds out which of the last stretches are durable. What comes behind was never finished.
-func (c *streamCheck) end() error {
+func (c *inspection) end() error {
 	if err := c.certain(min(c.sure, c.last)); err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func (c *streamCheck) end() error {
 }
 
 // add takes a stretch that holds something.
-func (c *streamCheck) add(s *snapshot.Stretch) error {
+func (c *inspection) add(s *snapshot.Stretch) error {
 	c.rep.Stretches++
 	for c.next == nil && len(c.list) > 0 || c.next != nil && s.Sequence > c.next.Through {
 		if err := c.flush(); err != nil {
@@ -190,7 +190,7 @@ func (c *streamCheck) add(s *snapshot.Stretch) error {
 }
 
 // advance reads the next gathering. One that nobody gives is passed over: its stretches have packs of their own.
-func (c *streamCheck) advance() error {
+func (c *inspection) advance() error {
 	c.next = nil
 	for len(c.list) > 0 && c.next == nil {
 		x := &c.list[0]
@@ -230,9 +230,9 @@ func alones(g *snapshot.Gathering, table []snapshot.Gathered) map[uint64]bool {
 }
 
 // flush looks at the unit and the gathering that it stands in.
-func (c *streamCheck) flush() error { return c.flushPart(c.next) }
+func (c *inspection) flush() error { return c.flushPart(c.next) }
 
-func (c *streamCheck) flushPart(g *snapshot.Gathering) error {
+func (c *inspection) flushPart(g *snapshot.Gathering) error {
 	var refs []snapshot.PackRef
 	add := func(ref *snapshot.PackRef) {
 		if c.leaves(ref) {
@@ -259,7 +259,7 @@ func (c *streamCheck) flushPart(g *snapshot.Gathering) error {
 }
 
 // judge counts what the packs of a unit say of its stretches.
-func (c *streamCheck) judge(g *snapshot.Gathering) {
+func (c *inspection) judge(g *snapshot.Gathering) {
 	rep, of := c.rep, c.of
 	together, apart := register.Verdict(0), register.Whole
 	if g != nil {

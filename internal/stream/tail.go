@@ -1,4 +1,4 @@
-package archive
+package stream
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 const tailStretches = 4096
 
 // trees takes the state of each ledger, before the records are listed: what is in it then, the embassy has to show.
-func (v *streamView) trees(ctx context.Context) []treeOrNot {
+func (v *view) trees(ctx context.Context) []treeOrNot {
 	out := make([]treeOrNot, len(v.sites))
 	var all sync.WaitGroup
 	for i, s := range v.sites {
@@ -37,7 +37,7 @@ type treeOrNot struct {
 // hold lets an embassy count for the end of an index only where its ledger says no more of the stream than was shown.
 // One whose ledger says more withholds it: that is a doubt, and its proof is kept. Of a chain that ends before what is shown
 // nothing has to be asked.
-func (v *streamView) hold(ctx context.Context, x *StretchIndex, trees []treeOrNot) error {
+func (v *view) hold(ctx context.Context, x *Index, trees []treeOrNot) error {
 	if x.problem != nil {
 		return nil
 	}
@@ -62,7 +62,7 @@ func (v *streamView) hold(ctx context.Context, x *StretchIndex, trees []treeOrNo
 	return nil
 }
 
-func (v *streamView) holdSite(ctx context.Context, s *register.Site, last uint64, t treeOrNot) error {
+func (v *view) holdSite(ctx context.Context, s *register.Site, last uint64, t treeOrNot) error {
 	switch {
 	case t.err != nil:
 		return fmt.Errorf("its ledger: %w", t.err)
@@ -98,7 +98,7 @@ func (v *streamView) holdSite(ctx context.Context, s *register.Site, last uint64
 
 // before finds a record that an embassy shows, far enough before the last one that everything behind that one has a
 // later leaf: its number, or 0 where there is none, and the whole ledger is to be read.
-func (v *streamView) before(ctx context.Context, s *register.Site, last uint64) (uint64, error) {
+func (v *view) before(ctx context.Context, s *register.Site, last uint64) (uint64, error) {
 	for back := uint64(tailStretches); back < last; back *= 8 {
 		list, err := s.Records.ListRecords(ctx, ledger.StretchRecord, [16]byte(v.reg.ID), last-back-1)
 		if err != nil {

@@ -1,4 +1,4 @@
-package archive
+package stream
 
 import (
 	"context"
@@ -11,10 +11,10 @@ import (
 // lagWindow is how many of the newest stretches are asked for.
 const lagWindow = 1024
 
-// StreamLag returns how many of the newest 1,024 stretches each embassy lacks that another shows, by its name; newest is
+// Lag returns how many of the newest 1,024 stretches each embassy lacks that another shows, by its name; newest is
 // the number of the newest record. Who does not answer is not in it.
-func StreamLag(ctx context.Context, reg *register.Register, newest uint64) map[string]uint64 {
-	v := newStreamView(reg, nil, reg.Sites(), &register.Faults{})
+func Lag(ctx context.Context, reg *register.Register, newest uint64) map[string]uint64 {
+	v := newView(reg, nil, reg.Sites(), &register.Faults{})
 	after := newest - min(newest, lagWindow)
 	var mu sync.Mutex
 	has, most := map[string]uint64{}, uint64(0)

@@ -1,7 +1,6 @@
-package archive_test
+package stream_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/sim"
+	"chancery.dev/chancery/internal/stream"
 )
 
 // crash ends a stream as the death of its program does: nothing more goes out, nobody is told.
@@ -107,13 +107,13 @@ func TestAStreamSurvivesTheDeathOfItsWriterAtEveryCall(t *testing.T) {
 					b := newBench(t, 2, 3)
 					told, _ := b.crashing(at, after, 1, 6)
 					if empty {
-						b.dir = fastDir(t)
+						b.dir = sim.FastDir(t)
 					}
 					f := b.resume(told, 9)
 					b.reads(1, 9)
 					f.end()
 					b.reads(1, 9)
-					rep, err := archive.Verify(t.Context(), b.state.Register(fastDir(t)), b.state.Agent, archive.VerifyOptions{Data: true, Key: b.state.Key}, nil)
+					rep, err := archive.Verify(t.Context(), b.state.Register(sim.FastDir(t)), b.state.Agent, archive.VerifyOptions{Data: true, Key: b.state.Key}, nil)
 					check(t, err)
 					if rep.Stretches != 9 || rep.Gone != 0 || rep.Unfinished != 0 {
 						t.Fatalf("%+v", rep)
@@ -172,7 +172,7 @@ func TestWhatAnInterruptedStreamLeftIsReplaced(t *testing.T) {
 	if x.Len() != 3 || x.At(1).Settled == false || x.At(2).Settled {
 		t.Fatalf("%d stretches", x.Len())
 	}
-	if _, err := r.Stream().ReadStretch(t.Context(), x, 2); !errors.Is(err, archive.ErrUnfinished) {
+	if _, err := r.ReadStretch(t.Context(), x, 2); !errors.Is(err, stream.ErrUnfinished) {
 		t.Fatal(err)
 	}
 	rep, err := archive.Verify(t.Context(), b.reg(), b.state.Agent, archive.VerifyOptions{}, nil)
@@ -194,23 +194,11 @@ func TestWhatAnInterruptedStreamLeftIsReplaced(t *testing.T) {
 func TestTwoStreamsOnOneFolderAreRefused(t *testing.T) {
 	b := newBench(t, 2, 3)
 	f := b.flow()
-	if _, err := archive.OpenStream(t.Context(), b.reg(), b.state.Agent); !errors.Is(err, durable.ErrLocked) {
+	if _, err := stream.Open(t.Context(), b.reg(), b.state.Agent); !errors.Is(err, durable.ErrLocked) {
 		t.Fatal(err)
 	}
 	f.end()
 	b.flow().end()
-}
-
-func TestABackupRunsBesideAStream(t *testing.T) {
-	b := newBench(t, 2, 3)
-	b.grow(func(g *sim.Grower) { g.File("a", bytes.Repeat([]byte("a"), 100)) })
-	f := b.flow()
-	f.write(1, 3)
-	b.backup()
-	f.write(4, 6)
-	f.end()
-	b.reads(1, 6)
-	b.comesBack("latest", b.tree)
 }
 
 // Every embassy has every record, and one stretch in the middle of the last ones has too few shares: what comes behind it

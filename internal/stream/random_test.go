@@ -1,4 +1,4 @@
-package archive_test
+package stream_test
 
 import (
 	"fmt"
@@ -59,7 +59,7 @@ func (w *walk) die() {
 	w.mu.Unlock()
 	if w.rand.IntN(3) == 0 { // a machine that remembers nothing
 		w.heal()
-		w.dir = fastDir(w)
+		w.dir = sim.FastDir(w)
 	}
 	if len(w.down) > 0 && w.rand.IntN(2) == 0 {
 		w.heal()

@@ -1,11 +1,11 @@
-package archive_test
+package stream_test
 
 import (
 	"maps"
 	"testing"
 
-	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/sim"
+	"chancery.dev/chancery/internal/stream"
 )
 
 // TestTheLagOfAnEmbassyIsWhatItLacksOfTheStream: of one that was away, and of none that has all; who is away is not in it.
@@ -19,9 +19,9 @@ func TestTheLagOfAnEmbassyIsWhatItLacksOfTheStream(t *testing.T) {
 	f.write(21, 27)
 	f.end()
 	lag := func() map[string]uint64 {
-		newest, err := archive.NewestStretch(t.Context(), b.reg(), b.state.Agent)
+		newest, err := stream.FindNewest(t.Context(), b.reg(), b.state.Agent)
 		check(t, err)
-		return archive.StreamLag(t.Context(), b.reg(), newest.Records)
+		return stream.Lag(t.Context(), b.reg(), newest.Records)
 	}
 	if got := lag(); !maps.Equal(got, map[string]uint64{"e0": 0, "e1": 0}) {
 		t.Error(got)

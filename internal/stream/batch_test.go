@@ -1,4 +1,4 @@
-package archive_test
+package stream_test
 
 import (
 	"context"
@@ -137,12 +137,12 @@ func TestAStreamSurvivesTheDeathOfItsWriterWhileRecordsGoTogether(t *testing.T) 
 			t.Run(fmt.Sprintf("call %d, after %v", at, after), func(t *testing.T) {
 				b, told, _ := die(t, at, after)
 				if at%4 < 2 { // a new machine
-					b.dir = fastDir(t)
+					b.dir = sim.FastDir(t)
 				}
 				f := b.resume(told, 9)
 				b.reads(1, 9)
 				f.end()
-				rep, err := archive.Verify(t.Context(), b.state.Register(fastDir(t)), b.state.Agent, archive.VerifyOptions{Data: true, Key: b.state.Key}, nil)
+				rep, err := archive.Verify(t.Context(), b.state.Register(sim.FastDir(t)), b.state.Agent, archive.VerifyOptions{Data: true, Key: b.state.Key}, nil)
 				check(t, err)
 				if rep.Stretches != 9 || rep.Gone != 0 || rep.Unfinished != 0 {
 					t.Fatalf("%+v", rep)

@@ -1,4 +1,4 @@
-package archive
+package stream
 
 import (
 	"cmp"
@@ -19,9 +19,9 @@ import (
 	"chancery.dev/chancery/internal/snapshot"
 )
 
-const streamDir = "stretches"
+const dirName = "stretches"
 
-// OpenStream prepares to append to a register's stream: it brings the local copy of the records up to date with the
+// Open prepares to append to a register's stream: it brings the local copy of the records up to date with the
 // embassies, of which k must answer (ErrTooFew), and finds out how far the stream is durable. Two records of one number
 // are ErrForked; what is known of them is in the register's folder. One stream at a time may be open on a folder
 // (durable.ErrLocked); backups, verifications and readers may run beside it.
@@ -29,8 +29,8 @@ const streamDir = "stretches"
 // A machine that does not remember the newest stretch that embassies show needs all of them to answer, once: one that is
 // silent may hold another that whoever wrote before was about to store, and to sign a second of that number would fork
 // the stream. without names embassies that are gone for good, which are not waited for.
-func OpenStream(ctx context.Context, reg *register.Register, agent *register.Agent, without ...charter.EmbassyID) (*Stream, error) {
-	dir := filepath.Join(reg.Dir, streamDir)
+func Open(ctx context.Context, reg *register.Register, agent *register.Agent, without ...charter.EmbassyID) (*Stream, error) {
+	dir := filepath.Join(reg.Dir, dirName)
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -41,7 +41,7 @@ func OpenStream(ctx context.Context, reg *register.Register, agent *register.Age
 	s := &Stream{
 		reg: reg, agent: agent, dir: dir, unlock: unlock,
 		press: pack.NewCompressor(), spare: map[pack.Class][][]byte{}, hasher: reg.IDKey.NewHasher(),
-		view: newStreamView(reg, agent.Trusted, reg.Sites(), &register.Faults{}), logging: make(chan struct{}, 1),
+		view: newView(reg, agent.Trusted, reg.Sites(), &register.Faults{}), logging: make(chan struct{}, 1),
 	}
 	s.changed = sync.NewCond(&s.mu)
 	if err := s.open(ctx, without); err != nil {
@@ -71,7 +71,7 @@ func (s *Stream) open(ctx context.Context, without []charter.EmbassyID) (err err
 	if s.coder, err = shard.NewCoder(s.reg.K, len(s.reg.Members)); err != nil {
 		return err
 	}
-	if s.log, err = openStreamLog(s.dir); err != nil {
+	if s.log, err = openLog(s.dir); err != nil {
 		return err
 	}
 	path := filepath.Join(s.dir, "state")
@@ -291,7 +291,7 @@ func (o *opening) lanes(ctx context.Context) error {
 }
 
 // holders counts the embassies that hold their share of each pack, and those that do not answer.
-func (v *streamView) holders(ctx context.Context, refs []*snapshot.PackRef) (good []int, silent int, err error) {
+func (v *view) holders(ctx context.Context, refs []*snapshot.PackRef) (good []int, silent int, err error) {
 	good = make([]int, len(refs))
 	for i, s := range v.sites {
 		for at := 0; at < len(refs) && s.Up(); at += register.Batch {
