@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-	"time"
 
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/ledger"
@@ -42,46 +41,6 @@ func packOf(t *testing.T, r *archive.Reader, kind pack.Kind) *snapshot.PackRef {
 	}
 	t.Fatalf("no pack of kind %v", kind)
 	return nil
-}
-
-// Every byte of a share's beginning and end, and some of what is between, is changed, one at a time. Whoever gave
-// it is named, and the pack opens all the same.
-func TestAnyByteOfAShareMayBeWrong(t *testing.T) {
-	t.Parallel()
-	for _, kn := range [][2]int{{1, 2}, {2, 3}, {3, 5}} {
-		t.Run(fmt.Sprintf("%d of %d", kn[0], kn[1]), func(t *testing.T) {
-			t.Parallel()
-			b, r := opened(t, kn[0], kn[1])
-			ref := packOf(t, r, pack.Data)
-			long, stride := 1500, 61
-			if kn[1] > 2 {
-				long, stride = 100, 401
-			}
-			f := archive.NewFreshFetcher(r)
-			want, _, err := f.Open(t.Context(), ref)
-			check(t, err)
-			want = bytes.Clone(want)
-			for share := range kn[0] {
-				e, name := b.state.Embassies[share], ref.Shares[share]
-				size := len(e.Object(name))
-				for at := range size {
-					if at > long && at < size-200 && at%stride != 0 {
-						continue
-					}
-					bits := byte(1 << (at % 8))
-					e.Flip(name, at, bits)
-					got, found, err := f.Open(t.Context(), ref)
-					if err != nil || !bytes.Equal(got, want) {
-						t.Fatalf("share %d byte %d: %v", share, at, err)
-					}
-					if len(found) != 1 || found[0] != (register.Fault{Embassy: e.Name, Object: name.String(), What: "wrong bytes"}) {
-						t.Fatalf("share %d byte %d: blame falls on %v", share, at, found)
-					}
-					e.Flip(name, at, bits)
-				}
-			}
-		})
-	}
 }
 
 // wrongs are the ways in which an object can be wrong.
@@ -267,17 +226,6 @@ func TestALostIndexPackHitsItsOwnSnapshotOnly(t *testing.T) {
 	b.dir = sim.FastDir(t) // a new agent cannot know what was in it, and stores that again
 	b.backup()
 	b.comesBack("3", b.tree)
-}
-
-func TestASlowEmbassyIsNotWaitedFor(t *testing.T) {
-	t.Parallel()
-	b, r := opened(t, 1, 2)
-	b.state.Embassies[0].Fail(sim.Slow(time.Hour))
-	start := time.Now()
-	payload, _, err := archive.NewFreshFetcher(r).Open(t.Context(), packOf(t, r, pack.Data))
-	if err != nil || len(payload) == 0 || time.Since(start) > 2*time.Minute {
-		t.Errorf("%v after %v", err, time.Since(start))
-	}
 }
 
 // One object on a bad spot costs itself; an embassy that is gone is left alone after a few tries.

@@ -47,22 +47,6 @@ func (r *Reader) Files(ctx context.Context, head *snapshot.Head, id pack.ID) (pa
 	return paths, err
 }
 
-// FreshFetcher opens packs, and forgets between them what it found wrong.
-type FreshFetcher struct {
-	reader *Reader
-	b      register.Buffers
-}
-
-// NewFreshFetcher returns one.
-func NewFreshFetcher(r *Reader) *FreshFetcher { return &FreshFetcher{reader: r} }
-
-// Open fetches and opens one pack.
-func (f *FreshFetcher) Open(ctx context.Context, ref *snapshot.PackRef) (payload []byte, found []register.Fault, err error) {
-	inner := &register.Fetcher{Register: f.reader.run.reg, Sites: f.reader.run.reg.Sites(), Opener: f.reader.fetcher.Opener, Faults: &register.Faults{}}
-	payload, err = inner.Open(ctx, &f.b, ref)
-	return payload, inner.Faults.All(), err
-}
-
 // Unmask returns the first share of a pack as it was before it was masked.
 func Unmask(reg *register.Register, ref *snapshot.PackRef, data []byte) []byte {
 	data = append([]byte(nil), data...)

@@ -126,7 +126,7 @@ func Payload(c Class, k Kind) int {
 
 // Largest returns the length in bytes of the plaintext of a pack of the largest class and kind k: the most that one pack
 // can hold. It is 0 for kinds that have no class.
-func Largest(k Kind) int { return Payload(2, k) }
+func Largest(k Kind) int { return Payload(classes-1, k) }
 
 // Smallest returns the smallest class whose payload holds this many bytes, and whether there is one.
 func Smallest(payload int, k Kind) (Class, bool) {

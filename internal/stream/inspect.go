@@ -53,7 +53,8 @@ const inspectBatch = 512
 
 // Inspect looks at every pack of a register's stream but those that leaves says an order removes, as deep as the
 // inspector is told to, and holds the records against each other. An embassy that lacks records is at fault, once. With
-// repair it makes good what embassies lack of packs, and gives them the records. The report is there also with an error:
+// repair it makes good what embassies lack of packs, and gives them the records; what it has signed for stands under the
+// numbers of stretches (Inspector.Head). The report is there also with an error:
 // ErrForked, or ErrDamaged or ErrTooFew where the chain of records ends before what is shown.
 func Inspect(ctx context.Context, in *register.Inspector, repair bool, leaves func(*snapshot.PackRef) bool) (*Report, error) {
 	view := newView(in.Register, in.Agent.Trusted, in.Sites, in.Faults)
