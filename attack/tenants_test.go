@@ -31,7 +31,7 @@ type tenants struct {
 }
 
 // rounds is about how many objects each question is asked.
-const rounds = 5
+const rounds = 15
 
 func newTenants(t *testing.T) *tenants {
 	t.Helper()
