@@ -374,6 +374,7 @@ func TestAStreamsMemoryIsBounded(t *testing.T) {
 	for n := range 40 {
 		data[0] = byte(n)
 		check(t, f.tryAppend(t.Context(), n, data))
+		runtime.GC() // what counts is what is in use
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		most = max(most, m.HeapAlloc)
@@ -381,7 +382,7 @@ func TestAStreamsMemoryIsBounded(t *testing.T) {
 	f.flush()
 	f.crash()
 	t.Logf("at most %d MiB", most>>20)
-	if most > 250<<20 {
+	if most > 200<<20 { // the window, two desks, and what the race detector adds
 		t.Fatalf("%d MiB for %d MiB of stretches", most>>20, 40*len(data)>>20)
 	}
 }

@@ -40,7 +40,7 @@ func Open(ctx context.Context, reg *register.Register, agent *register.Agent, wi
 	}
 	s := &Stream{
 		reg: reg, agent: agent, dir: dir, unlock: unlock,
-		press: pack.NewCompressor(), spare: map[pack.Class][][]byte{}, hasher: reg.IDKey.NewHasher(),
+		desks: newDesks(reg.IDKey), before: make(chan struct{}), spare: map[pack.Class][][]byte{},
 		view: newView(reg, agent.Trusted, reg.Sites(), &register.Faults{}), logging: make(chan struct{}, 1),
 	}
 	s.changed = sync.NewCond(&s.mu)
@@ -55,6 +55,7 @@ func Open(ctx context.Context, reg *register.Register, agent *register.Agent, wi
 		unlock()
 		return nil, err
 	}
+	close(s.before) // nothing comes before the first
 	s.ctx, s.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	s.working.Go(s.settle)
 	s.working.Go(s.keepRecords)

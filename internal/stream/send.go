@@ -211,8 +211,8 @@ func (s *Stream) nextSettled() ([]*flight, error) {
 			return slices.Clone(done), nil
 		}
 		if s.broken != nil {
-			rest := s.flights
-			s.flights = nil
+			rest := slices.Concat(s.flights, s.laying)
+			s.flights, s.laying = nil, nil
 			return rest, s.broken
 		}
 		s.changed.Wait()

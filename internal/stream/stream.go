@@ -8,6 +8,7 @@
 package stream
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -17,7 +18,6 @@ import (
 	"sync"
 	"time"
 
-	"chancery.dev/chancery/internal/chunk"
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/pack"
 	"chancery.dev/chancery/internal/register"
@@ -49,7 +49,7 @@ func MaxData() int { return pack.Largest(pack.Data) - 64 }
 // Stream writes a register's stream to its embassies, stretch by stretch. It is safe for concurrent use, though whoever
 // appends from several sides does not know in which order.
 //
-//	Append ── compress, seal, split, mask ──> every embassy: its share        ┐ acknowledged by k, and so all before:
+//	Append ── compress; seal, split, mask ──> every embassy: its share        ┐ acknowledged by k, and so all before:
 //	       ── sign, write to disk at home ──> every embassy: the record after ┘ done(nil), and into the next gathering
 //
 // An embassy that fails is tried again, less and less often, with what is appended then; the records that it missed it
@@ -71,11 +71,11 @@ type Stream struct {
 	sealed  int // packs of the session
 	spare   map[pack.Class][][]byte
 
-	turn    sync.Mutex // one Append at a time; guards what follows
-	press   *pack.Compressor
-	hasher  *chunk.Hasher
-	stored  []byte
-	payload []byte
+	turn   sync.Mutex    // one Append at a time; guards what follows
+	desks  chan *desk    // that are free
+	before chan struct{} // closed when the stretch that was appended last has departed, or never will
+
+	// of whose turn it is to depart
 	hash    [32]byte // of the newest record
 	replace uint64   // the next one says that it replaces from here on
 
@@ -93,6 +93,7 @@ type Stream struct {
 	durable   uint64    // the newest stretch that is durable, with all before it
 	kept      uint64    // the newest of which this machine has noted so
 	position  []byte    // of it
+	laying    []*flight // appended, and not departed yet
 	flights   []*flight
 	lingering []*flight // durable, and still on their way to slow embassies
 	memory    int       // of both
@@ -146,83 +147,74 @@ func (s *Stream) Last() (position []byte, sequence uint64, err error) {
 func (s *Stream) Doubt() error { return s.doubt }
 
 // Append hands over the next stretch, 1 to MaxData bytes, and its position, at most snapshot.MaxPosition bytes that
-// this package does not understand. It returns when the stretch is on its way, and keeps neither slice. done is called
-// once, later, from one goroutine, in the order of Append: with nil when k embassies have acknowledged share and
-// record of this stretch and of all before, else with the reason why that will not happen any more. Append blocks while too much is
-// on its way. When it returns an error, the stretch was not taken and done is not called.
+// this package does not understand. It keeps neither slice. done is called once, later, from one goroutine, in the order of
+// Append: with nil when k embassies have acknowledged share and record of this stretch and of all before, else with the
+// reason why that will not happen any more. Append blocks while too much is on its way. When it returns an error, the
+// stretch was not taken and done is not called.
 func (s *Stream) Append(ctx context.Context, position, data []byte, done func(error)) error {
 	if len(data) == 0 || len(data) > MaxData() || len(position) > snapshot.MaxPosition {
 		return fmt.Errorf("%w: %d bytes, %d of position", ErrSize, len(data), len(position))
 	}
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	f, payload, err := s.lay(position, data, done)
+	d, err := s.sit(ctx)
 	if err != nil {
 		return err
 	}
-	if err := s.room(ctx, f.size); err != nil {
+	f := &flight{
+		position: bytes.Clone(position), done: done, logged: make(chan struct{}), over: make(chan struct{}),
+	}
+	if err := s.accept(f); err != nil {
+		s.desks <- d
 		return err
 	}
-	if err := s.depart(f, payload); err != nil {
-		s.arrive(f)
-		return err
-	}
+	d.data = append(d.data[:0], data...)
+	before, departed := s.before, make(chan struct{})
+	s.before = departed
+	s.working.Go(func() {
+		payload := s.lay(d, f)
+		<-before
+		s.send(f, payload)
+		close(departed)
+		s.desks <- d
+	})
 	return nil
 }
 
-// lay compresses a stretch and lays it out as the payload of the smallest pack.
-func (s *Stream) lay(position, data []byte, done func(error)) (*flight, []byte, error) {
-	f := &flight{
-		position: append([]byte(nil), position...), done: done,
-		logged: make(chan struct{}), over: make(chan struct{}),
-	}
-	id, stored, compressed := s.digest(data)
-	s.stored = stored
-	class, ok := pack.Smallest(pack.NewBuilder(nil).Len()+len(stored)+packEntry, pack.Data)
-	if !ok {
-		return nil, nil, fmt.Errorf("%w: %d bytes", ErrSize, len(data))
-	}
-	if room := pack.Payload(class, pack.Data); cap(s.payload) < room {
-		s.payload = make([]byte, 0, room)
-	}
-	b := pack.NewBuilder(s.payload[:0:pack.Payload(class, pack.Data)])
-	f.entry = b.Add(id, stored, len(data), compressed)
-	if class == 0 || 2*b.Len() < pack.Payload(class, pack.Data) { // a second place for what fills its own would double it
-		f.stored = append([]byte(nil), stored...)
-	}
-	f.ref = snapshot.PackRef{
-		Kind: pack.Data, Class: class, K: uint8(s.reg.K), N: uint8(len(s.reg.Members)), Epoch: s.reg.Epoch,
-	}
-	f.size = len(s.lanes) * shard.Size(class.Size(), s.reg.K)
-	return f, b.Finish(class), nil
-}
-
-// besideFrom is from how many bytes on hashing beside compressing is worth a goroutine.
-const besideFrom = 64 << 10
-
-// digest hashes and compresses at once.
-func (s *Stream) digest(data []byte) (id chunk.ID, stored []byte, compressed bool) {
-	var beside sync.WaitGroup
-	if len(data) < besideFrom {
-		id = s.hasher.Sum(data)
-	} else {
-		beside.Go(func() { id = s.hasher.Sum(data) })
-	}
-	stored, compressed = s.press.Compress(s.stored[:0], data)
-	beside.Wait()
-	return id, stored, compressed
-}
-
-// packEntry is what a chunk takes in a pack besides its bytes.
-const packEntry = 40
-
-// room waits until there is room for one more, and takes it. Where durable stretches that slow embassies lack take it,
-// these embassies go without.
-func (s *Stream) room(ctx context.Context, size int) error {
+// accept takes a stretch: from here on it is told what becomes of it.
+func (s *Stream) accept(f *flight) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := s.await(ctx, func() bool {
-		if s.broken != nil || s.closed || s.memory == 0 || len(s.flights) < streamWindow && s.memory+size <= streamMemory {
+	switch {
+	case s.broken != nil:
+		return s.broken
+	case s.closed:
+		return ErrClosed
+	}
+	s.laying = append(s.laying, f)
+	return nil
+}
+
+// send sends a stretch off when there is room, and those before it are off. What keeps it from that ends the stream.
+func (s *Stream) send(f *flight, payload []byte) {
+	if s.room(f.size) != nil {
+		return // the stream has ended: all that was accepted is told so
+	}
+	if err := s.depart(f, payload); err != nil {
+		s.arrive(f)
+		s.mu.Lock()
+		s.breakOff(err)
+		s.mu.Unlock()
+	}
+}
+
+// room waits until there is room for one more, and takes it. Where durable stretches that slow embassies lack take it,
+// these embassies go without. It fails when the stream has ended.
+func (s *Stream) room(size int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.await(s.ctx, func() bool {
+		if s.broken != nil || s.memory == 0 || len(s.flights) < streamWindow && s.memory+size <= streamMemory {
 			return true
 		}
 		if len(s.lingering) > 0 && s.memory+size > streamMemory {
@@ -230,12 +222,7 @@ func (s *Stream) room(ctx context.Context, size int) error {
 		}
 		return false
 	})
-	switch {
-	case s.broken != nil:
-		return s.broken
-	case s.closed:
-		return ErrClosed
-	case err == nil:
+	if err = cmp.Or(s.broken, err); err == nil {
 		s.memory += size
 	}
 	return err
@@ -261,6 +248,7 @@ func (s *Stream) depart(f *flight, payload []byte) error {
 		return s.broken
 	}
 	f.ctx, f.stop = context.WithCancel(s.ctx)
+	s.laying = s.laying[1:] // it is the first: they depart in order
 	s.flights, s.unlogged = append(s.flights, f), append(s.unlogged, f)
 	f.busy, f.begun = len(s.lanes), time.Now()
 	for _, l := range s.lanes {
@@ -450,7 +438,7 @@ func (s *Stream) await(ctx context.Context, ready func() bool) error {
 func (s *Stream) Flush(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := s.await(ctx, func() bool { return s.broken != nil || len(s.flights)+len(s.settled) == 0 })
+	err := s.await(ctx, func() bool { return s.broken != nil || len(s.laying)+len(s.flights)+len(s.settled) == 0 })
 	return cmp.Or(s.broken, err)
 }
 

@@ -200,3 +200,56 @@ func TestAStreamComesBackAsItWasWritten(t *testing.T) {
 		t.Fatalf("%+v", newest)
 	}
 }
+
+// Stretches are compressed at once, and still go in the order in which they came.
+func TestWhatIsSmallDoesNotOvertakeWhatIsLarge(t *testing.T) {
+	b := newBench(t, 2, 3)
+	f := b.flow()
+	large := make([]byte, 3<<20)
+	for i := range large {
+		large[i] = byte("0123456789abcdef"[i*i>>3&15])
+	}
+	const n = 12
+	for i := 1; i <= n; i++ {
+		data := large
+		if i%2 == 0 {
+			data = []byte("small")
+		}
+		check(t, f.tryAppend(t.Context(), i, data))
+	}
+	f.flush()
+	f.end()
+	_, x := b.stretches(1)
+	for i := range n {
+		if f.told[i] != i+1 || x.Len() != n || string(x.At(i).Position) != fmt.Sprintf("position %d", i+1) {
+			t.Fatalf("told in the order %v; %d stretches, of which number %d is at %s", f.told, x.Len(), i+1, x.At(i).Position)
+		}
+	}
+}
+
+// Whatever was taken is told what became of it, also what had not even left when the stream ended.
+func TestAStreamThatEndsTellsAll(t *testing.T) {
+	b := newBench(t, 2, 3)
+	f := b.flow()
+	f.write(1, 2)
+	for _, e := range b.state.Embassies {
+		e.Fail(sim.Down())
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer stop()
+	taken := 2
+	for f.tryAppend(ctx, taken+1, nil) == nil {
+		taken++
+	}
+	over, end := context.WithCancel(t.Context())
+	end()
+	_ = f.Close(over)
+	if len(f.told) != 2 || len(f.told)+len(f.lost) != taken || taken < 19 {
+		t.Fatalf("%d were taken, %d told to be durable, %d not to be", taken, len(f.told), len(f.lost))
+	}
+	for _, err := range f.lost {
+		if !errors.Is(err, stream.ErrClosed) {
+			t.Error(err)
+		}
+	}
+}
