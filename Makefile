@@ -4,6 +4,7 @@
 # make race          with the race detector, the tests of packages in which something runs at once; long ones are short with it
 # make scripts       the command line's tests: real processes, whole states
 # make attacks       attacks on the promises, on the program as it is built
+# make race-scripts  the command line's tests with the race detector: half an hour, by hand before a release
 # make fuzz-seeds    each fuzz target on its seeds
 # make bench         the Go benchmarks; bench/README.md has the comparison with other tools
 # make build         bin/chancery
@@ -22,7 +23,7 @@ TIMEOUT ?= 60m
 LOGS := .test
 export GOFLAGS := -mod=readonly
 
-.PHONY: test build lint whole race scripts attacks fuzz-seeds bench install-deps clean
+.PHONY: test build lint whole race scripts attacks race-scripts fuzz-seeds bench install-deps clean
 .NOTPARALLEL:
 
 test: install-deps lint
@@ -94,6 +95,10 @@ scripts:
 
 attacks:
 	@$(call run,attacks,./attack)
+
+race-scripts:
+	@export CGO_ENABLED=1
+	$(call run,race-scripts,-race ./cmd/chancery)
 
 fuzz-seeds:
 	@$(call run,fuzz-seeds,-run '^Fuzz' ./...)

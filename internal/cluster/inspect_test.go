@@ -184,6 +184,35 @@ func TestInspectSaysWhatItMayNotRead(t *testing.T) {
 	})
 }
 
+// The user that the operator's guide makes may read all that a cluster is brought back with.
+func TestTheGuidesUserMayReadEverything(t *testing.T) {
+	t.Parallel()
+	guide, err := os.ReadFile("../../docs/postgresql.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, found := strings.Cut(string(guide), "```sql\n")
+	block, _, ended := strings.Cut(block, "```")
+	if !found || !ended {
+		t.Fatal("the guide says no SQL")
+	}
+	onAll(t, func(t *testing.T, major int) {
+		s, _ := furnished(t, major)
+		for line := range strings.Lines(block) {
+			s.Exec(line)
+		}
+		f := inspect(t, strings.Replace(s.Conninfo(), "user=postgres", "user=chancery", 1))
+		if len(f.Unread) > 0 || len(f.ConfigFiles) == 0 {
+			t.Errorf("not read: %+v; configuration: %d files", f.Unread, len(f.ConfigFiles))
+		}
+		for _, c := range f.ConfigFiles {
+			if c.Unread != "" {
+				t.Errorf("%s: %s", c.Path, c.Unread)
+			}
+		}
+	})
+}
+
 func TestInspectFails(t *testing.T) {
 	t.Parallel()
 	if _, err := cluster.Inspect(deadline(t), "host=/nowhere"); !errors.Is(err, cluster.ErrConnection) {
