@@ -28,7 +28,11 @@ func (c *connection) backupCluster(ctx context.Context, u *ui, r *home.Register,
 	done := u.progress("backup of "+name, &p, 0)
 	start := time.Now()
 	rep, err := postgres.Backup(ctx, reg, c.agent(), postgres.BaseOptions{
-		Conninfo: r.Definition.Postgres.Conninfo, Tags: tags, Fast: true, Stretch: s.before, Covered: s.covered,
+		Conninfo: r.Definition.Postgres.Conninfo, Tags: tags, Fast: true, Stretch: s.before,
+		Covered: func(ctx context.Context, tl wal.Timeline, to wal.LSN) error {
+			_, err := s.covered(ctx, tl, to)
+			return err
+		},
 		Log: func(format string, args ...any) { u.note("%s: %s", name, printable(fmt.Sprintf(format, args...))) },
 	}, &p)
 	done()
@@ -179,7 +183,7 @@ func (s *streaming) failed() error {
 // coverDeadline is how long a base backup waits for the log that it needs.
 const coverDeadline = 30 * time.Minute
 
-// covered waits until the embassies hold the log up to a position.
+// covered waits until the embassies hold the log up to a position, and returns until when everything is in it.
 func (s *streaming) covered(ctx context.Context, tl wal.Timeline, to wal.LSN) (time.Time, error) {
 	deadline := time.Now().Add(coverDeadline)
 	for {

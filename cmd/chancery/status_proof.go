@@ -155,7 +155,9 @@ func (a *registerStatusJSON) stream(ctx context.Context, newest *stream.Newest, 
 	if a.Newest == nil { // log without a base backup brings nothing back
 		return
 	}
-	a.Restorable, a.RestorableAge = &clock, max(0, now.Sub(clock).Seconds())
+	if p.Clock != 0 {
+		a.Restorable, a.RestorableAge = &clock, max(0, now.Sub(clock).Seconds())
+	}
 	source := askSource(ctx, conninfo)
 	if n := source.behind(&p); n >= 0 {
 		a.Stream.Behind = &n

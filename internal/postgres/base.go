@@ -36,9 +36,9 @@ type BaseOptions struct {
 	// Stretch is the number of the newest stretch before the backup begins, 0 where there is none. Recovery will look
 	// for the log from there.
 	Stretch uint64
-	// Covered returns when the log of a timeline is kept abroad up to a position, with the server's clock there. The
-	// backup is of no use before, and there is no snapshot until then.
-	Covered func(context.Context, wal.Timeline, wal.LSN) (time.Time, error)
+	// Covered returns when the log of a timeline is kept abroad up to a position. The backup is of no use before, and
+	// there is no snapshot until then.
+	Covered func(context.Context, wal.Timeline, wal.LSN) error
 	// Log is told, in a line, why the server sends everything where it could have sent what changed, in part in the
 	// server's words; may be nil.
 	Log func(format string, args ...any)
@@ -131,31 +131,36 @@ func (b *baseBackup) read(ctx context.Context, f *archive.Feeder) ([]byte, error
 	if b.remember {
 		f.Remember((&basis{id.System, uint32(id.Version), res.Timeline, id.DataChecksums, res.Start, res.End, whole.UnixNano()}).bytes())
 	}
-	if err := b.around(ctx, conn, &res); err != nil {
+	// What was committed until then is in the log up to what the server has written after it.
+	clock, err := cluster.Clock(ctx, b.opts.Conninfo)
+	if err != nil {
 		return nil, err
 	}
-	clock, err := b.opts.Covered(ctx, res.Timeline, res.End)
+	after, err := b.around(ctx, conn, &res)
 	if err != nil {
+		return nil, err
+	}
+	through := max(res.End, after.WriteLSN)
+	if err := b.opts.Covered(ctx, res.Timeline, through); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUncovered, err)
 	}
 	b.rep.Base = Base{
 		System: id.System, Version: id.Version, Timeline: res.Timeline, Segment: id.SegmentSize,
 		Start: res.Start, End: res.End, Clock: clock.UnixNano(), Stretch: max(1, b.opts.Stretch),
 	}
-	if err := Holds(ctx, b.reg, b.agent, &b.rep.Base, b.rep.Base.Timeline, b.rep.Base.End); err != nil {
+	if err := Holds(ctx, b.reg, b.agent, &b.rep.Base, b.rep.Base.Timeline, through); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUncovered, err)
 	}
 	return b.rep.Base.Bytes()
 }
 
-// around gives what belongs to a backup beside the server's files.
-func (b *baseBackup) around(ctx context.Context, conn *cluster.Conn, res *cluster.BackupResult) error {
-	after, err := conn.Identify(ctx)
-	if err != nil {
-		return err
+// around gives what belongs to a backup beside the server's files, and returns what the server is after it.
+func (b *baseBackup) around(ctx context.Context, conn *cluster.Conn, res *cluster.BackupResult) (after cluster.Identity, err error) {
+	if after, err = conn.Identify(ctx); err != nil {
+		return after, err
 	}
 	if after.Timeline != res.Timeline {
-		return fmt.Errorf("%w: it was %d and is %d", cluster.ErrTimelineSwitched, res.Timeline, after.Timeline)
+		return after, fmt.Errorf("%w: it was %d and is %d", cluster.ErrTimelineSwitched, res.Timeline, after.Timeline)
 	}
 	if res.Timeline > 1 { // its beginning may lie before the log that recovery looks at
 		name, text, err := conn.TimelineHistory(ctx, res.Timeline)
@@ -163,10 +168,10 @@ func (b *baseBackup) around(ctx context.Context, conn *cluster.Conn, res *cluste
 			err = b.put(historyFolder+"/"+name, text)
 		}
 		if err != nil {
-			return err
+			return after, err
 		}
 	}
-	return b.facts()
+	return after, b.facts()
 }
 
 // Begin is cluster.Receiver.

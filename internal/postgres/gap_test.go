@@ -91,7 +91,7 @@ func TestAHoleInTheLogThatABackupNeedsFailsIt(t *testing.T) {
 	sent, streams, came := make(chan bool), make(chan bool), make(chan error, 1)
 	go func() {
 		_, err := w.tryBackup(func(o *postgres.BaseOptions) {
-			o.Covered = func(ctx context.Context, tl wal.Timeline, to wal.LSN) (time.Time, error) {
+			o.Covered = func(ctx context.Context, tl wal.Timeline, to wal.LSN) error {
 				close(sent)
 				<-streams
 				return w.covered(ctx, tl, to)

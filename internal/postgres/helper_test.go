@@ -291,25 +291,25 @@ func (w *world) backup() *postgres.BaseReport {
 	return rep
 }
 
-func (w *world) covered(ctx context.Context, tl wal.Timeline, to wal.LSN) (time.Time, error) {
+func (w *world) covered(ctx context.Context, tl wal.Timeline, to wal.LSN) error {
 	for {
 		newest, err := stream.FindNewest(ctx, w.register(), w.state.Agent)
 		if err != nil {
-			return time.Time{}, err
+			return err
 		}
 		if newest.Sequence > 0 {
 			p, err := postgres.ParsePosition(newest.Position)
 			if err != nil {
-				return time.Time{}, err
+				return err
 			}
 			if p.Kind == postgres.KindLog && p.Timeline == tl && p.End >= to {
-				return time.Unix(0, p.Clock), nil
+				return nil
 			}
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			return time.Time{}, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
 }

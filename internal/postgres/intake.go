@@ -3,6 +3,8 @@ package postgres
 import (
 	"sync"
 	"time"
+
+	"chancery.dev/chancery/internal/wal"
 )
 
 const (
@@ -10,6 +12,8 @@ const (
 	mostPending = 16 << 20
 	// brisk is how long log waits at most where there is enough of it to fill packs: waiting longer would save nothing.
 	brisk = 150 * time.Millisecond
+	// spareBlocks is how many blocks are kept for what comes next.
+	spareBlocks = 2
 )
 
 // pace says how much makes a piece, and when one goes.
@@ -32,10 +36,10 @@ func (p *pace) cut(n int, whole bool) int {
 }
 
 // due reports whether the bytes there are should go, after the first has waited for so long, and else how long they may
-// still wait.
-func (p *pace) due(n int, waited time.Duration) (wait time.Duration, due bool) {
+// still wait. Where the server is ahead by more than a piece it fills soon.
+func (p *pace) due(n int, waited time.Duration, ahead bool) (wait time.Duration, due bool) {
 	limit := p.interval
-	if n >= p.small {
+	if n >= p.small && !ahead {
 		limit = min(limit, brisk)
 	}
 	return limit - waited, n >= p.full || waited >= limit
@@ -47,6 +51,8 @@ type intake struct {
 	mu      sync.Mutex
 	changed *sync.Cond
 	pace    pace
+	marks   marks
+	ahead   bool           // the server has written at least a whole piece beyond what has come
 	blocks  []*intakeBlock // oldest first; all but the last are full
 	pending int            // bytes of all
 	lent    *intakeBlock   // what next returned last
@@ -58,7 +64,6 @@ type intake struct {
 type intakeBlock struct {
 	data  []byte
 	since time.Time // when its first byte came
-	clock time.Time // the server's, of its last byte
 }
 
 func newIntake(p pace) *intake {
@@ -67,8 +72,24 @@ func newIntake(p pace) *intake {
 	return in
 }
 
+// heard takes what the server said of itself when it sent what ends at a position: how far its log is written, and when.
+func (in *intake) heard(end, written wal.LSN, at time.Time) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.marks.add(written, at)
+	in.ahead = written > end+wal.LSN(in.pace.full)
+}
+
+// reached is until when everything is in what was taken up to a position; the zero time where nothing more than before is
+// known.
+func (in *intake) reached(end wal.LSN) time.Time {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.marks.reached(end)
+}
+
 // add takes bytes, and waits while too many wait already. It fails when nobody takes them any more.
-func (in *intake) add(data []byte, clock time.Time) error {
+func (in *intake) add(data []byte) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for in.pending >= mostPending && in.err == nil {
@@ -77,7 +98,7 @@ func (in *intake) add(data []byte, clock time.Time) error {
 	for len(data) > 0 && in.err == nil {
 		last := in.last()
 		n := min(len(data), in.pace.full-len(last.data))
-		last.data, last.clock = append(last.data, data[:n]...), clock
+		last.data = append(last.data, data[:n]...)
 		in.pending, data = in.pending+n, data[n:]
 		in.changed.Broadcast()
 	}
@@ -94,23 +115,27 @@ func (in *intake) last() *intakeBlock {
 	return b
 }
 
+// buffer is memory for a whole piece: one that grew with what comes would leave as much behind.
 func (in *intake) buffer() []byte {
-	if n := len(in.free); n > 0 {
+	for n := len(in.free); n > 0; n-- {
 		b := in.free[n-1]
 		in.free = in.free[:n-1]
-		return b[:0]
+		if cap(b) >= in.pace.full && cap(b) <= 2*in.pace.full {
+			return b[:0]
+		}
 	}
-	return nil
+	return make([]byte, 0, in.pace.full)
 }
 
 // next returns the next piece, as soon as the pace says so or nothing more will come. It is valid until next is called
 // again. Nothing without an error is the end.
-func (in *intake) next() ([]byte, time.Time, error) {
+func (in *intake) next() ([]byte, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.lent != nil {
-		in.free, in.lent = append(in.free, in.lent.data), nil
+	if in.lent != nil && len(in.free) < spareBlocks {
+		in.free = append(in.free, in.lent.data)
 	}
+	in.lent = nil
 	var timer *time.Timer
 	defer func() {
 		if timer != nil {
@@ -119,14 +144,14 @@ func (in *intake) next() ([]byte, time.Time, error) {
 	}()
 	for in.err == nil {
 		if len(in.blocks) == 0 && in.closed {
-			return nil, time.Time{}, nil
+			return nil, nil
 		}
 		if len(in.blocks) > 0 {
 			first := in.blocks[0]
-			wait, due := in.pace.due(len(first.data), time.Since(first.since))
+			wait, due := in.pace.due(len(first.data), time.Since(first.since), in.ahead)
 			now := in.pace.now()
 			if due || now || in.closed || len(in.blocks) > 1 {
-				return in.take(in.pace.cut(len(first.data), now || in.closed)), first.clock, nil
+				return in.take(in.pace.cut(len(first.data), now || in.closed)), nil
 			}
 			if timer != nil {
 				timer.Stop()
@@ -135,14 +160,14 @@ func (in *intake) next() ([]byte, time.Time, error) {
 		}
 		in.changed.Wait()
 	}
-	return nil, time.Time{}, in.err
+	return nil, in.err
 }
 
 // take lends the first bytes of the first block. The rest of it, which is short, moves to a block of its own.
 func (in *intake) take(n int) []byte {
 	in.lent = in.blocks[0]
 	if rest := in.lent.data[n:]; len(rest) > 0 {
-		in.blocks[0] = &intakeBlock{data: append(in.buffer(), rest...), since: in.lent.since, clock: in.lent.clock}
+		in.blocks[0] = &intakeBlock{data: append(in.buffer(), rest...), since: in.lent.since}
 	} else {
 		in.blocks = append(in.blocks[:0], in.blocks[1:]...)
 	}

@@ -24,7 +24,7 @@ func TestWhatComesInGoesOut(t *testing.T) {
 					b[i] = byte(r.IntN(256))
 				}
 				sent = append(sent, b...)
-				if err := in.add(b, time.Unix(int64(len(sent)), 0)); err != nil {
+				if err := in.add(b); err != nil {
 					t.Error(err)
 				}
 				if r.IntN(10) == 0 {
@@ -35,15 +35,15 @@ func TestWhatComesInGoesOut(t *testing.T) {
 		}()
 		var got []byte
 		for {
-			piece, clock, err := in.next()
+			piece, err := in.next()
 			if err != nil {
 				t.Fatal(err)
 			}
 			if len(piece) == 0 {
 				break
 			}
-			if len(piece) > 900 || clock.Unix() < int64(len(got)+len(piece)) {
-				t.Fatalf("%d bytes of a clock of %d behind %d", len(piece), clock.Unix(), len(got))
+			if len(piece) > 900 {
+				t.Fatalf("%d bytes behind %d", len(piece), len(got))
 			}
 			got = append(got, piece...)
 			if r.IntN(5) == 0 {
@@ -77,10 +77,10 @@ func TestWhatWaitsAndWhatGoes(t *testing.T) {
 			t.Parallel()
 			in := newIntake(pace{small: 50, full: 900, interval: 400 * time.Millisecond, now: func() bool { return c.now }})
 			started := time.Now()
-			if err := in.add(make([]byte, c.bytes), started); err != nil {
+			if err := in.add(make([]byte, c.bytes)); err != nil {
 				t.Fatal(err)
 			}
-			piece, _, err := in.next()
+			piece, err := in.next()
 			took := time.Since(started)
 			if err != nil || len(piece) != c.piece || took < c.least {
 				t.Errorf("%d bytes after %s, %v; want %d after %s", len(piece), took, err, c.piece, c.least)
@@ -95,17 +95,17 @@ func TestWhatWaitsAndWhatGoes(t *testing.T) {
 // A receiver waits while too much is pending, and is told when nobody takes it any more.
 func TestAFullIntakeWaits(t *testing.T) {
 	in := newIntake(pace{small: 1 << 20, full: 8 << 20, interval: time.Hour, now: never})
-	if err := in.add(make([]byte, mostPending), time.Now()); err != nil {
+	if err := in.add(make([]byte, mostPending)); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- in.add([]byte{1}, time.Now()) }()
+	go func() { done <- in.add([]byte{1}) }()
 	select {
 	case err := <-done:
 		t.Fatal("it took more than it may hold", err)
 	case <-time.After(20 * time.Millisecond):
 	}
-	if piece, _, err := in.next(); err != nil || len(piece) != 8<<20 {
+	if piece, err := in.next(); err != nil || len(piece) != 8<<20 {
 		t.Fatal(len(piece), err)
 	}
 	if err := <-done; err != nil {
@@ -113,10 +113,10 @@ func TestAFullIntakeWaits(t *testing.T) {
 	}
 	gone := errors.New("gone")
 	in.fail(gone)
-	if err := in.add([]byte{1}, time.Now()); !errors.Is(err, gone) {
+	if err := in.add([]byte{1}); !errors.Is(err, gone) {
 		t.Error(err)
 	}
-	if _, _, err := in.next(); !errors.Is(err, gone) {
+	if _, err := in.next(); !errors.Is(err, gone) {
 		t.Error(err)
 	}
 }

@@ -35,7 +35,7 @@ type Position struct {
 	Segment  wal.SegmentSize
 	Start    wal.LSN // log only, as is what follows
 	End      wal.LSN
-	Clock    int64    // the server's clock when it sent the last of it, nanoseconds since 1970
+	Clock    int64    // until when, by the server's clock, everything committed is in the log up to End, nanoseconds since 1970; 0: not known
 	Digest   [32]byte // SHA-256 of the log from the start of the segment that holds the byte before End, up to End
 }
 

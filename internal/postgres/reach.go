@@ -25,7 +25,7 @@ var ErrBeyond = errors.New("the moment cannot be reached")
 type Reach struct {
 	Timeline wal.Timeline // that recovery follows
 	Through  wal.LSN      // the first position that is not known, or not needed
-	Clock    time.Time    // the server's clock when it had written so far
+	Clock    time.Time    // until when, by the server's clock, everything is in it
 	Bytes    uint64       // of log to replay
 	Gap      error        // why it goes no further, where more is known or may be; nil at the proven end
 }

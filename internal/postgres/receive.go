@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"chancery.dev/chancery/internal/cluster"
-	"chancery.dev/chancery/internal/stream"
 	"chancery.dev/chancery/internal/wal"
 )
 
@@ -17,8 +16,10 @@ const (
 	// 64 KiB hold.
 	fill      = 900 << 10
 	fillSmall = 50 << 10
-	// sample is how much of a piece is compressed to guess how much the whole will be.
-	sample = 64 << 10
+	// most is how many bytes a stretch holds however well they compress: some of them are in memory at once.
+	most = 8 << 20
+	// samples of this many bytes, spread over a piece, are compressed to guess how much the whole will be.
+	samples, sampleBytes = 4, 16 << 10
 	// watchEvery is how often it is looked how much log the server keeps for us.
 	watchEvery = 30 * time.Second
 )
@@ -28,7 +29,9 @@ const (
 //	server ── collect ──> intake ── hand ──> stream.Stream ───> embassies
 //	   ^                                           └── landed: k of them hold it
 //	   └─────────────── acknowledgement ───────────────┘
-func (s *streamer) receive(ctx context.Context, conn *cluster.Conn, live *cluster.Stream, from wal.LSN) error {
+//
+// A timeline that the server has left says nothing of how late it is.
+func (s *streamer) receive(ctx context.Context, conn *cluster.Conn, live *cluster.Stream, from wal.LSN, left bool) error {
 	inner, stop := context.WithCancel(ctx)
 	defer stop()
 	small, full := s.sizes()
@@ -48,7 +51,7 @@ func (s *streamer) receive(ctx context.Context, conn *cluster.Conn, live *cluste
 		defer close(watched)
 		s.watch(inner, stop)
 	}()
-	end, err := s.collect(inner, live, in, from)
+	end, err := s.collect(inner, live, in, from, left)
 	in.close() // what is left is handed over all the same
 	if herr := <-handed; herr != nil {
 		err = herr
@@ -70,7 +73,7 @@ func (s *streamer) receive(ctx context.Context, conn *cluster.Conn, live *cluste
 }
 
 // collect receives until an error or the end of the timeline.
-func (s *streamer) collect(ctx context.Context, live *cluster.Stream, in *intake, from wal.LSN) (*cluster.Message, error) {
+func (s *streamer) collect(ctx context.Context, live *cluster.Stream, in *intake, from wal.LSN, left bool) (*cluster.Message, error) {
 	taken := s.at
 	for {
 		m, err := live.Receive(ctx)
@@ -92,10 +95,14 @@ func (s *streamer) collect(ctx context.Context, live *cluster.Stream, in *intake
 				return nil, fmt.Errorf("%w: timeline %d from %s to %s", ErrTwoServers, taken.Timeline, from, taken.End)
 			}
 		}
-		if end := m.Start + wal.LSN(len(m.Data)); end >= taken.End {
+		end := m.Start + wal.LSN(len(m.Data))
+		if end >= taken.End {
 			s.came(end)
 		}
-		if err := in.add(data, m.Sent); err != nil {
+		if !left {
+			in.heard(end, m.ServerEnd, m.Sent)
+		}
+		if err := in.add(data); err != nil {
 			return nil, err
 		}
 	}
@@ -106,37 +113,60 @@ func (s *streamer) hand(ctx context.Context, in *intake) error {
 	wake := context.AfterFunc(ctx, func() { in.fail(context.Cause(ctx)) })
 	defer wake()
 	for {
-		data, clock, err := in.next()
+		data, err := in.next()
 		if err != nil || len(data) == 0 {
 			return err
 		}
-		p := s.at
-		p.Kind, p.Start, p.End, p.Clock = KindLog, s.at.End, s.at.End+wal.LSN(len(data)), clock.UnixNano()
-		s.digest.add(data)
-		p.Digest = s.digest.value()
-		s.guess(data)
-		in.set(s.sizes())
-		if err := s.append(ctx, p, data); err != nil {
-			in.fail(err)
-			return err
+		for len(data) > 0 {
+			n := s.piece(data)
+			if err := s.handOver(ctx, in, data[:n]); err != nil {
+				in.fail(err)
+				return err
+			}
+			data = data[n:]
 		}
-		s.at, s.fresh = p, false
+		in.set(s.sizes())
 	}
+}
+
+// handOver gives the archive one piece.
+func (s *streamer) handOver(ctx context.Context, in *intake, data []byte) error {
+	p := s.at
+	p.Kind, p.Start, p.End = KindLog, s.at.End, s.at.End+wal.LSN(len(data))
+	if at := in.reached(p.End); !at.IsZero() {
+		p.Clock = at.UnixNano()
+	}
+	s.digest.add(data)
+	p.Digest = s.digest.value()
+	if err := s.append(ctx, p, data); err != nil {
+		return err
+	}
+	s.at, s.fresh = p, false
+	return nil
 }
 
 // sizes are how many bytes make a stretch that fills a small pack, and the next one.
 func (s *streamer) sizes() (small, full int) {
-	return int(fillSmall * s.ratio), min(int(fill*s.ratio), stream.MaxData())
+	return int(fillSmall * s.ratio), min(int(fill*s.ratio), most)
 }
 
-// guess learns how well the log compresses.
-func (s *streamer) guess(data []byte) {
-	n := min(len(data), sample)
-	if n < sample/4 {
-		return
+// piece is how much of what came makes one stretch: what does not fit the pack that it was cut for would take one that is
+// sixteen times as large. It learns how well the log compresses.
+func (s *streamer) piece(data []byte) int {
+	if len(data) < samples*sampleBytes {
+		return len(data)
 	}
-	s.pressed, _ = s.press.Compress(s.pressed[:0], data[:n])
-	s.ratio = 0.8*s.ratio + 0.2*min(16, float64(n)/float64(len(s.pressed)+1))
+	raw, pressed := 0, 0
+	for i := range samples {
+		at := i * (len(data) - sampleBytes) / (samples - 1)
+		s.pressed, _ = s.press.Compress(s.pressed[:0], data[at:at+sampleBytes])
+		raw, pressed = raw+sampleBytes, pressed+len(s.pressed)
+	}
+	s.ratio = min(16, float64(raw)/float64(pressed+1))
+	if n := int(fill * s.ratio); len(data) > n+n/10 { // the archive's frame of all of it is smaller than the samples say
+		return n
+	}
+	return len(data)
 }
 
 // idle reports whether a piece should go at once: in synchronous mode, unless one is on its way.

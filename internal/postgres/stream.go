@@ -221,7 +221,7 @@ func (s *streamer) session(ctx context.Context) error {
 		return err
 	}
 	s.tell(Event{What: Connected, Line: s.at.Timeline, LSN: from, Text: fmt.Sprintf("the log from %s of timeline %d", from, s.at.Timeline)})
-	return s.receive(ctx, conn, live, from)
+	return s.receive(ctx, conn, live, from, id.Timeline != s.at.Timeline)
 }
 
 // slot makes sure of the slot. One that the server gave up is told of and made anew.
@@ -287,7 +287,7 @@ func (s *streamer) place(ctx context.Context, conn *cluster.Conn, id cluster.Ide
 // taken yet.
 func (s *streamer) turned(tl wal.Timeline, at wal.LSN) {
 	from := s.at.Segment.Floor(at)
-	s.at = Position{Kind: KindLog, System: s.at.System, Timeline: tl, Segment: s.at.Segment, Start: from, End: from}
+	s.at = Position{Kind: KindLog, System: s.at.System, Timeline: tl, Segment: s.at.Segment, Start: from, End: from, Clock: s.at.Clock}
 	s.fresh = false
 }
 

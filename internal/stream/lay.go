@@ -14,6 +14,9 @@ import (
 // desks is how many stretches are compressed at once, which takes as long as all else that home does: the next meanwhile.
 const desks = 2
 
+// maxDesk is the largest payload, in bytes, whose memory a desk keeps: few are larger.
+const maxDesk = 4 << 20
+
 // desk is where a stretch is compressed and laid out. Its memory is used again.
 type desk struct {
 	press   *pack.Compressor
@@ -41,6 +44,14 @@ func (s *Stream) sit(ctx context.Context) (*desk, error) {
 	case <-s.ctx.Done():
 		return nil, context.Cause(s.ctx)
 	}
+}
+
+// leave gives a desk back.
+func (s *Stream) leave(d *desk) {
+	if cap(d.payload) > maxDesk {
+		d.payload = nil
+	}
+	s.desks <- d
 }
 
 // lay compresses a stretch and lays it out as the payload of the smallest pack, which is the desk's until it is used again.

@@ -165,7 +165,7 @@ func (s *Stream) Append(ctx context.Context, position, data []byte, done func(er
 		position: bytes.Clone(position), done: done, logged: make(chan struct{}), over: make(chan struct{}),
 	}
 	if err := s.accept(f); err != nil {
-		s.desks <- d
+		s.leave(d)
 		return err
 	}
 	d.data = append(d.data[:0], data...)
@@ -176,7 +176,7 @@ func (s *Stream) Append(ctx context.Context, position, data []byte, done func(er
 		<-before
 		s.send(f, payload)
 		close(departed)
-		s.desks <- d
+		s.leave(d)
 	})
 	return nil
 }
