@@ -128,7 +128,7 @@ func (x *peopleChange) people(c *charter.Charter) error {
 			return err
 		}
 		c.People = append(c.People, charter.Person{
-			Name: x.add, Office: x.office, From: charter.DateOf(time.Now()), Until: charter.Date(x.until), Keys: keys,
+			Name: x.add, Office: x.office, From: charter.FirstDay(time.Now()), Until: charter.Date(x.until), Keys: keys,
 		})
 		for _, name := range x.roles {
 			i := slices.IndexFunc(c.Roles, func(r charter.Role) bool { return r.Name == name })

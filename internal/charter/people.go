@@ -128,6 +128,10 @@ const dateLayout = "2006-01-02"
 // DateOf is the day of a time, in UTC.
 func DateOf(t time.Time) Date { return Date(t.UTC().Format(dateLayout)) }
 
+// FirstDay is the day from which somebody serves who takes office now: clocks may differ by an hour, and what is signed right
+// after midnight by one clock is of the day before by another.
+func FirstDay(now time.Time) Date { return DateOf(now.Add(-time.Hour)) }
+
 // Valid reports whether d is a day in its form; empty is none.
 func (d Date) Valid() bool {
 	t, err := time.Parse(dateLayout, string(d))

@@ -334,3 +334,21 @@ func FuzzParsePeople(f *testing.F) {
 		}
 	})
 }
+
+// Who takes office right after midnight serves when a clock that is behind says so.
+func TestTheFirstDayHoldsForClocksThatAreBehind(t *testing.T) {
+	midnight := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+	for _, x := range []struct {
+		now  time.Time
+		want Date
+	}{
+		{midnight, "2026-11-30"},
+		{midnight.Add(time.Hour - time.Second), "2026-11-30"},
+		{midnight.Add(time.Hour), "2026-12-01"},
+		{midnight.Add(23 * time.Hour), "2026-12-01"},
+	} {
+		if got := FirstDay(x.now); got != x.want {
+			t.Errorf("%s: from %s, want %s", x.now, got, x.want)
+		}
+	}
+}

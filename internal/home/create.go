@@ -250,7 +250,7 @@ func foundRules(c *charter.Charter, f Founding, signer ed25519.PrivateKey) error
 	const role = "representative"
 	r := charter.Role{Name: role}
 	for _, s := range f.Representatives {
-		c.People = append(c.People, charter.Person{Name: s.Name, Office: role, From: charter.DateOf(time.Now()), Keys: []string{s.Key}})
+		c.People = append(c.People, charter.Person{Name: s.Name, Office: role, From: charter.FirstDay(time.Now()), Keys: []string{s.Key}})
 		r.People = append(r.People, s.Name)
 	}
 	c.Roles = []charter.Role{r}
