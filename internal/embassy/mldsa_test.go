@@ -133,29 +133,34 @@ func TestAnEmbassyWithoutItsMLDSAKeyCountsNothing(t *testing.T) {
 	whole(1, "again")
 }
 
-// Of what somebody brings nothing counts that is forged, by another key than the charter's, or half.
-func TestCosignaturesThatAreBroughtNeedBothKeys(t *testing.T) {
-	t.Parallel()
-	name := ledger.WitnessName(publicOf(keyOf("home")))
+// homeAndOne is one embassy and home's witness, both needed and each with two keys, and what home cosigns with.
+func homeAndOne(t *testing.T) (w *world, first, second *ledger.Cosigner) {
+	t.Helper()
+	name, seed := ledger.WitnessName(publicOf(keyOf("home"))), [32]byte(seeded(32, "seed"))
 	first, err := ledger.NewCosigner(name, keyOf("home"))
+	if err == nil {
+		second, err = ledger.NewMLDSACosigner(name, &seed)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	seed, other := [32]byte(seeded(32, "seed")), [32]byte(seeded(32, "other"))
-	second, err := ledger.NewMLDSACosigner(name, &seed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	foreign, err := ledger.NewMLDSACosigner(name, &other)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := newWorld(t, 1, func(c *charter.Charter) {
+	return newWorld(t, 1, func(c *charter.Charter) {
 		bothKeys(t)(c)
 		c.Witnesses = []charter.Witness{{
 			Name: "home", Country: "UM", Cosigner: name, Key: charterKey("home"), MLDSAKey: charter.EncodeKey(second.Key().PublicKey()),
 		}}
-	})
+	}), first, second
+}
+
+// Of what somebody brings nothing counts that is forged, by another key than the charter's, or half.
+func TestCosignaturesThatAreBroughtNeedBothKeys(t *testing.T) {
+	t.Parallel()
+	w, first, second := homeAndOne(t)
+	other := [32]byte(seeded(32, "other"))
+	foreign, err := ledger.NewMLDSACosigner(ledger.WitnessName(publicOf(keyOf("home"))), &other)
+	if err != nil {
+		t.Fatal(err)
+	}
 	size := w.store(0, 3, "x")
 	home, ctx := w.client(0, "home"), t.Context()
 	until(t, "a checkpoint of all", func() bool { cp, err := home.Checkpoint(ctx); return err == nil && cp.Size >= size })
@@ -286,4 +291,59 @@ func TestTheOwnSecondSignatureNeverGoesBackInTime(t *testing.T) {
 			t.Errorf("at %s: %+v, %v", at, found, err)
 		}
 	}
+}
+
+// What home cosigned counts at once, also when the embassy itself was about to go on to a later checkpoint. Of a tree smaller
+// than one that it signed the embassy signs nothing.
+func TestABroughtCheckpointGetsTheEmbassysOwnVote(t *testing.T) {
+	t.Parallel()
+	w, first, second := homeAndOne(t)
+	size := w.store(0, 1, "first")
+	until(t, "its own choice", func() bool { return votedBy(w.state(0).notary) >= size })
+	w.sites[0].stop()
+	w.opts.pace.least = time.Hour // between two checkpoints of its own choice
+	w.start(0)
+	until(t, "its own choice after the start", func() bool { return votedBy(w.state(0).notary) >= size })
+
+	size = w.store(0, 1, "second")
+	home, ctx := w.client(0, "home"), t.Context()
+	var cp ledger.Checkpoint
+	until(t, "a checkpoint of both", func() (ok bool) {
+		var err error
+		cp, err = home.Checkpoint(ctx)
+		return err == nil && cp.Size >= size
+	})
+	if votedBy(w.state(0).notary) >= cp.Size {
+		t.Fatal("control: the embassy chose it by itself")
+	}
+	note := cp.Raw
+	for _, c := range []*ledger.Cosigner{first, second} {
+		line, err := c.Cosign(cp, time.Now())
+		if err == nil {
+			note, err = ledger.AddSignatures(note, line)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := home.PutCosignatures(ctx, note); err != nil {
+		t.Fatal(err)
+	}
+	if raw, err := home.Cosigned(ctx); err != nil {
+		t.Error(err)
+	} else if v, err := w.policy().Judge(raw, w.log(0)); err != nil || !v.Enough || v.Checkpoint.Size < size {
+		t.Errorf("%d of %d leaves are cosigned, %v", v.Checkpoint.Size, size, err)
+	}
+	smaller := cp
+	smaller.Size--
+	if lines := w.state(0).notary.ownVote(smaller); lines != nil {
+		t.Error("it signed a smaller tree after a larger one")
+	}
+}
+
+// votedBy is the largest tree that a notary's second key signed.
+func votedBy(n *notary) uint64 {
+	n.voting.Lock()
+	defer n.voting.Unlock()
+	return n.voted
 }

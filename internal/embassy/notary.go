@@ -59,6 +59,10 @@ type notary struct {
 
 	keeping sync.Mutex // one merge at a time, its file included
 
+	voting sync.Mutex
+	voted  uint64    // the largest tree that the second key signed, as far as known
+	signed time.Time // when it signed last; never falling
+
 	mu      sync.Mutex
 	policy  *ledger.Policy   // nil: the charter has none that holds
 	self    ledger.Log       // Origin "" while the charter does not name this embassy
@@ -71,7 +75,6 @@ type notary struct {
 
 	// What follows is run's own.
 	targets []*target
-	signed  time.Time // when the second key signed last; never falling
 	current ledger.Checkpoint
 	moved   time.Time // when current became it
 	lookAt  time.Time

@@ -33,7 +33,7 @@ func (n *notary) recall() {
 			if n.want.Load() < cp.Size {
 				n.refuse("this embassy's own file", Refused{Why: "it was put back", Size: cp.Size, Proven: true})
 			}
-			n.held = []ledger.Checkpoint{cp}
+			n.held, n.voted = []ledger.Checkpoint{cp}, cp.Size
 			if n.newest, err = n.judge(cp); err == nil {
 				n.clock.note(n.newest.size, n.newest.time)
 			}
@@ -56,30 +56,40 @@ func (n *notary) judge(cp ledger.Checkpoint) (kept, error) {
 	return kept{raw: cp.Raw, size: cp.Size, time: v.Time}, nil
 }
 
-// vote gives a checkpoint what this embassy has to say of it: the ledger's own
-// signature, which it carries, and where the charter names an ML-DSA-44 key of
-// the embassy, a cosignature by that key. It is run's own.
+// vote gives a checkpoint what this embassy has to say of it.
 func (n *notary) vote(cp ledger.Checkpoint) {
-	if cp.Raw == nil {
-		return
+	if cp.Raw != nil {
+		n.merge(cp, n.ownVote(cp)...)
 	}
+}
+
+// ownVote is what this embassy says of a checkpoint besides the ledger's own
+// signature, which it carries: where the charter names an ML-DSA-44 key of the
+// embassy, a cosignature by that key. Of a tree that is smaller than one it said
+// that of since its start, or than the newest that is cosigned, it says nothing:
+// a cosignature tells of the largest that was seen (C2SP tlog-cosignature).
+func (n *notary) ownVote(cp ledger.Checkpoint) [][]byte {
 	n.mu.Lock()
 	second := n.second
 	n.mu.Unlock()
 	if second == nil {
-		n.merge(cp)
-		return
+		return nil
 	}
+	n.voting.Lock()
+	defer n.voting.Unlock()
+	if cp.Size < n.voted {
+		return nil
+	}
+	n.voted = cp.Size
 	if now := n.now(); now.After(n.signed) { // a clock that was set back must not make a larger tree look older
 		n.signed = now
 	}
 	line, err := second.Cosign(cp, n.signed)
 	if err != nil {
 		n.log.Error("notary: this embassy's own ML-DSA-44 cosignature cannot be made", "err", err)
-		n.merge(cp)
-		return
+		return nil
 	}
-	n.merge(cp, line)
+	return [][]byte{line}
 }
 
 // merge adds lines, which the caller has verified, to a checkpoint of this
@@ -211,7 +221,9 @@ func (n *notary) bring(ctx context.Context, raw []byte) (lines int, err error) {
 		return 0, invalid("cosignature", "one of a member does not verify")
 	}
 	if len(good) > 0 {
-		n.merge(cp, good...)
+		// run may never come to this checkpoint, if the next is published first. Where whoever brought it is
+		// needed, and brings no other for long, it would count nowhere without this embassy's own vote.
+		n.merge(cp, append(good, n.ownVote(cp)...)...)
 	}
 	return len(good), nil
 }

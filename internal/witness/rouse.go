@@ -34,8 +34,9 @@ type heard struct {
 
 // Rouse asks all peers how far they saw a log, takes over the most, and lets the witness cosign the log once those that
 // answered are enough of the policy (ledger.Policy.Enough); self is the witness's own name there. fetch gets the proof
-// between two trees of the log from the log itself, as it is: of the smaller only Origin and Size are sure to be set. Otherwise it fails with ErrFrozen and the names of those who are missing,
-// and may be called again; ErrForked says that the log signed two histories, and the witness stays frozen for it.
+// between two trees of the log from the log itself, as it is: of the smaller only Origin and Size are sure to be set.
+// Otherwise it fails with ErrFrozen and the names of those who are missing, and may be called again; ErrForked says that
+// the log signed two histories, and the witness stays frozen for it.
 //
 // What comes over plain HTTP teaches, because the log signed it, but may be a recording: it counts as an answer only
 // when the peer cosigns the very tree that this witness holds. A cosignature that a member made since this witness
@@ -212,7 +213,7 @@ func (w *Witness) confirm(ctx context.Context, origin string, h *heard, fetch fu
 	return nil
 }
 
-// since is when the log began frozen.
+// since is the first second of which a cosignature is from after the log began frozen.
 func (w *Witness) since(origin string) (time.Time, bool) {
 	l, err := w.find(origin)
 	if err != nil {

@@ -258,7 +258,9 @@ func TestACosignatureMadeSinceIsAnAnswer(t *testing.T) {
 	x := newWorld(t, true)
 	home := x.peers["fi"]
 	x.put("fi", 0, 20)
-	x.clock.add(time.Hour)
+	x.clock.add(time.Hour + 400*time.Millisecond)
+	x.put("fi", 20, 25) // in the second in which the witness starts, and before it does
+	x.clock.add(time.Millisecond)
 	w := x.woken()
 	shows := func() []byte {
 		raw, ok := home.Seen(x.log.origin)
@@ -274,7 +276,8 @@ func TestACosignatureMadeSinceIsAnAnswer(t *testing.T) {
 	if err := ask(); !errors.Is(err, ErrFrozen) || !w.Frozen(x.log.origin) {
 		t.Errorf("the control: one from before it started: %v", err)
 	}
-	x.put("fi", 20, 30)
+	x.clock.add(time.Second)
+	x.put("fi", 25, 30)
 	if err := ask(); err != nil || w.Frozen(x.log.origin) {
 		t.Errorf("one made since: %v", err)
 	}

@@ -77,7 +77,7 @@ type log struct {
 
 	mu      sync.Mutex // held over check, write and answer: compare and swap
 	frozen  bool
-	since   time.Time // when it began frozen: whoever vouches for a tree later than this has answered
+	since   time.Time // it began frozen before this second: whoever vouches for a tree from then on has answered
 	damaged error     // what its file is unreadable for
 	held    ledger.Checkpoint
 	lines   []byte    // own cosignatures of held; nil when it was learned and not cosigned
@@ -154,7 +154,7 @@ func (w *Witness) SetLogs(logs []ledger.Log) error {
 			next[id] = old
 			continue
 		}
-		l := &log{id: id, origin: logs[i].Origin, verifier: v, frozen: !w.bold, since: w.now().Truncate(time.Second)}
+		l := &log{id: id, origin: logs[i].Origin, verifier: v, frozen: !w.bold, since: nextSecond(w.now())}
 		if err := w.load(l); err != nil {
 			l.damaged = err
 			failed = errors.Join(failed, err)
@@ -164,6 +164,10 @@ func (w *Witness) SetLogs(logs []ledger.Log) error {
 	w.logs = next
 	return failed
 }
+
+// nextSecond is the first whole second not before a time. Cosignatures tell whole seconds: one of the second in which
+// something happened may be from before it.
+func nextSecond(at time.Time) time.Time { return at.Add(time.Second - 1).Truncate(time.Second) }
 
 func (w *Witness) find(origin string) (*log, error) {
 	w.mu.Lock()
