@@ -147,7 +147,9 @@ func (st *state) within(need access) error {
 		return r
 	}
 	if c := st.compact.Load(); c != nil && need != mayCosign && !c.rate.allow() {
-		return busy("more requests a second than the agreement grants")
+		r := busy("more requests a second than the agreement grants")
+		r.after = 1 // by then as many are granted again
+		return r
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -29,9 +30,12 @@ const (
 	defaultTimeout = 30 * time.Second
 	defaultConns   = 4
 	// minRate is the slowest transfer, in bytes a second, that is waited for.
-	minRate     = 64 << 10
-	attempts    = 3
-	firstPause  = 150 * time.Millisecond
+	minRate    = 64 << 10
+	attempts   = 3
+	firstPause = 150 * time.Millisecond
+	// firstLater is how long is waited at first where the embassy says when to come again, and mostLater in all of one call.
+	firstLater  = 20 * time.Millisecond
+	mostLater   = time.Minute
 	maxErrorDoc = 64 << 10
 )
 
@@ -57,7 +61,8 @@ func ConfigFor(e charter.Embassy, state charter.StateID, key ed25519.PrivateKey)
 // Client speaks to one embassy for one state. It is safe for concurrent use.
 // Every call ends: each attempt has a deadline, answers have caps, and there are
 // at most three attempts, two where nothing came within the time, made again only
-// for want of an answer (every request of this interface may be repeated).
+// for want of an answer (every request of this interface may be repeated). One that
+// is asked to come again, because it asks for more than was agreed, waits for its turn, a minute at most.
 // Errors are *Error.
 type Client struct {
 	url      string // without a final slash
@@ -192,11 +197,22 @@ func (c *Client) do(ctx context.Context, r *call) error {
 	if c.broken != nil {
 		return c.fail(r.op, ErrUnreachable, c.broken)
 	}
-	pause := firstPause
+	between, later, waited := firstPause, firstLater, time.Duration(0)
 	for attempt := 1; ; attempt++ {
 		kind, err := c.once(ctx, r)
 		if kind == nil {
 			return nil
+		}
+		var come *laterError
+		if errors.As(err, &come) && waited < mostLater {
+			later = min(2*later, come.after)
+			wait := min(later/2+rand.N(later), mostLater-waited)
+			waited += wait
+			if pause(ctx, wait); ctx.Err() != nil {
+				return c.fail(r.op, kind, fmt.Errorf("%w: %w", ctx.Err(), err))
+			}
+			attempt--
+			continue
 		}
 		if errors.Is(err, context.DeadlineExceeded) {
 			attempt++ // it was waited for to the end: once more, on another connection, and not twice
@@ -205,16 +221,20 @@ func (c *Client) do(ctx context.Context, r *call) error {
 		if final {
 			return c.fail(r.op, kind, err)
 		}
-		t := time.NewTimer(pause + rand.N(pause))
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if pause(ctx, between+rand.N(between)); ctx.Err() != nil {
 			return c.fail(r.op, kind, fmt.Errorf("%w: %w", ctx.Err(), err))
-		case <-t.C:
 		}
-		pause *= 4
+		between *= 4
 	}
 }
+
+// laterError is an answer that says when to come again.
+type laterError struct {
+	error
+	after time.Duration
+}
+
+func (e *laterError) Unwrap() error { return e.error }
 
 // once makes one attempt and returns a nil kind when it succeeded.
 func (c *Client) once(ctx context.Context, r *call) (kind, err error) {
@@ -287,7 +307,11 @@ func refusalOf(resp *http.Response) (kind, err error) {
 	if json.Unmarshal(doc, &r) != nil || r.Code == "" {
 		return ErrForged, fmt.Errorf("HTTP status %d without a reason", resp.StatusCode)
 	}
-	return kindOf(r.Code), fmt.Errorf("%s: %s", printable(r.What), printable(r.Why))
+	err = fmt.Errorf("%s: %s", printable(r.What), printable(r.Why))
+	if n, aerr := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 8); aerr == nil && n > 0 && r.Code == codeBusy {
+		err = &laterError{err, time.Duration(n) * time.Second}
+	}
+	return kindOf(r.Code), err
 }
 
 // printable makes a stranger's words safe to print.

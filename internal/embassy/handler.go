@@ -271,6 +271,9 @@ func (s *Server) refuse(w *reply, r *http.Request, err error) (cause error) {
 	if w.status != 0 {
 		return errors.Join(cause, err) // the answer had begun: it is cut short
 	}
+	if why.after > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(why.after))
+	}
 	return errors.Join(cause, w.json(why.status, why))
 }
 

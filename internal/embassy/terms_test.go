@@ -3,6 +3,7 @@ package embassy
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -93,6 +94,35 @@ func TestRequestsBeyondTheAgreedRateComeAgain(t *testing.T) {
 	}
 	if err := st.within(mayCosign); err != nil {
 		t.Errorf("who brings checkpoints is never kept out: %v", err)
+	}
+}
+
+// Who asks for more than was agreed waits for its turn, and is not told that the embassy cannot be reached.
+func TestWhoAsksTooOftenWaitsForItsTurn(t *testing.T) {
+	t.Parallel()
+	const rate = 60
+	dir, _ := admitted(t, func(a *agreement.Agreement) { a.Limits.RequestsPerSecond = rate })
+	c := serve(t, dir, Options{}).client(t, "agent")
+	begun := time.Now()
+	var all sync.WaitGroup
+	errs := make(chan error, 4*rate)
+	for range 8 {
+		all.Go(func() {
+			for range cap(errs) / 8 {
+				_, err := c.Checkpoint(t.Context())
+				errs <- err
+			}
+		})
+	}
+	all.Wait()
+	close(errs)
+	for err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(begun); took < 2*time.Second {
+		t.Errorf("%d requests in %v", cap(errs), took)
 	}
 }
 

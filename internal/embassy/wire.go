@@ -85,6 +85,7 @@ type refusal struct {
 	Code   string `json:"code"` // for programs, never renamed
 	What   string `json:"what"`
 	Why    string `json:"why"`
+	after  int    // seconds within which there will be room again; 0 where that is not known
 	cause  error  // for the embassy's own log only
 }
 
