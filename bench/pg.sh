@@ -5,7 +5,7 @@
 #   bench/pg.sh report RESULTS.tsv                      medians, as Markdown
 #
 # A SETUP is a program and what it is told:
-#   chancery-1 chancery-3
+#   chancery-1 chancery-3                   embassies; with -all behind it a commit waits for all of them, not for as many as are needed
 #   pgbackrest-zst pgbackrest-lz4           aes-256-cbc; with -async behind it the log is archived by a process of its own, several
 #                                           segments at once
 #   barman-none barman-lz4 barman-zst       seals nothing; pg_basebackup, and the log is streamed by pg_receivewal; with -sync behind it
@@ -199,12 +199,14 @@ barman_bring_back() {
 chancery_prepare() {
   export CHANCERY_HOME=$store/home
   mkdir -p "$store"/{repository,keys}
-  local need=$((variant == 1 ? 1 : 2)) names=() hosts=(LU IS PT) custodian reader fingerprint name i
+  local n=${variant%-all} names=() hosts=(LU IS PT) custodian reader fingerprint name i need holders=()
+  need=$((n == 1 ? 1 : 2))
+  [[ $variant != *-all ]] || holders=(--holders "$n")
   custodian=$("$chancery" custodian keygen --name custodian --out "$store/keys/custodian" | tail -n 1)
   reader=$("$chancery" custodian keygen --name reader --out "$store/keys/reader" | tail -n 1)
   ssh-keygen -q -t ed25519 -N '' -f "$store/keys/minister"
   "$chancery" state init --home "$CHANCERY_HOME" --name Benchmark --code XX --quorum 1 --custodian "custodian=$custodian"
-  for ((i = 0; i < variant; i++)); do
+  for ((i = 0; i < n; i++)); do
     name=embassy$i
     fingerprint=$("$chancery" embassy init --dir "$store/repository/$name" --name "$name" --country "${hosts[i]}" | grep -o 'SHA256:[A-Za-z0-9+/]*' | head -n 1)
     "$chancery" agreement draft --home "$CHANCERY_HOME" --with "${hosts[i]}" --host-name Host --name "$name" --embassy-key "$fingerprint" \
@@ -218,7 +220,7 @@ chancery_prepare() {
     "$chancery" embassy accredit --home "$CHANCERY_HOME" --name "$name" --url "https://127.0.0.1:$((port + i))" --key "$fingerprint"
     names+=("$name")
   done
-  "$chancery" register add bench --home "$CHANCERY_HOME" --postgres "host=$store port=5499 user=postgres" --need $need --reader "$reader" \
+  "$chancery" register add bench --home "$CHANCERY_HOME" --postgres "host=$store port=5499 user=postgres" --need $need "${holders[@]}" --reader "$reader" \
     --embassies "$(IFS=, && echo "${names[*]}")"
   archive_with ''
 }
