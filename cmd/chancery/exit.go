@@ -23,6 +23,7 @@ import (
 	"chancery.dev/chancery/internal/postgres"
 	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/retention"
+	"chancery.dev/chancery/internal/stream"
 	"chancery.dev/chancery/internal/witness"
 )
 
@@ -58,6 +59,7 @@ var exitTable = []struct {
 	{errUsage, exitUsage, ""},
 	{postgres.ErrTablespace, exitUsage, "say where it goes: --tablespace WHERE-IT-WAS=FOLDER"}, // also where that is not empty
 	{postgres.ErrProgram, exitUsage, "put the program where every user can run it, and run it from there: install -m 0755 PROGRAM /usr/local/bin/chancery"},
+	{stream.ErrHolders, exitUsage, "holders: in HOME/registers/NAME/register.yaml, from as many as are needed to read it to all"},
 	{filetree.ErrNotEmpty, exitUsage, "name a folder that does not exist yet: --to NEW-FOLDER"},
 	{filetree.ErrNotDir, exitUsage, "name a folder"},
 	{errStale, exitForked, "ask the embassies' people and the witnesses'; to take it all the same: --accept-stale"},
@@ -102,6 +104,7 @@ var exitTable = []struct {
 	{cluster.ErrVersion, exitRefused, "chancery knows PostgreSQL 15 to 18"},
 	{cluster.ErrFullPageWrites, exitRefused, "ALTER SYSTEM SET full_page_writes = on; SELECT pg_reload_conf()"},
 	{cluster.ErrChecksum, exitDamaged, "find the damaged pages with pg_amcheck and mend the cluster; earlier snapshots are as they were"},
+	{postgres.ErrNotSent, exitRefused, "have data elsewhere in a tablespace, not behind links: CREATE TABLESPACE … LOCATION '…'; ALTER DATABASE … SET TABLESPACE …"},
 	{postgres.ErrTwoServers, exitForked, "find out which server is the right one; what both wrote is evidence; take a new base backup of the right one"},
 	{postgres.ErrBehind, exitForked, "find out why an older copy of the server runs; where it is meant to go on, take its log under a new register"},
 	{cluster.ErrSystemChanged, exitForked, "look at which server answers there: SELECT system_identifier FROM pg_control_system()"},

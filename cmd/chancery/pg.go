@@ -8,11 +8,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/home"
 	"chancery.dev/chancery/internal/postgres"
@@ -80,7 +82,10 @@ func pgStream(u *ui) *cobra.Command {
 			"hold it: synchronous_standby_names = 'chancery'.",
 		Example: "  chancery pg stream land --home HOME",
 	}
+	var without []string
 	dir := homeFlag(c)
+	c.Flags().StringSliceVar(&without, "without", nil,
+		"an embassy that is gone for good: a machine that does not remember how a log ends waits for every other, once")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		conn, err := connect(*dir, false)
 		if err != nil {
@@ -97,7 +102,7 @@ func pgStream(u *ui) *cobra.Command {
 		var all sync.WaitGroup
 		for i, n := range names {
 			all.Go(func() {
-				if errs[i] = conn.stream(ctx, u, n); errs[i] != nil && len(names) > 1 {
+				if errs[i] = conn.stream(ctx, u, n, without...); errs[i] != nil && len(names) > 1 {
 					u.note("%s: %v", n, errs[i]) // the others go on
 				}
 			})
@@ -117,8 +122,20 @@ type eventJSON struct {
 	postgres.Event
 }
 
-// stream takes one cluster's log until ctx ends or people must decide.
-func (c *connection) stream(ctx context.Context, u *ui, name string) error {
+// gone finds a register's embassies that are gone for good.
+func gone(reg *register.Register, names []string) (out []charter.EmbassyID, err error) {
+	for _, n := range names {
+		i := slices.IndexFunc(reg.Members, func(m register.Member) bool { return m.Name == n })
+		if i < 0 {
+			return nil, &failure{err: fmt.Errorf("--without %s: it is no embassy of register %s", n, reg.Name), code: exitUsage, hint: "chancery register show " + reg.Name + " --home HOME"}
+		}
+		out = append(out, reg.Members[i].ID)
+	}
+	return out, nil
+}
+
+// stream takes one cluster's log until ctx ends or people must decide. without are embassies that are gone for good.
+func (c *connection) stream(ctx context.Context, u *ui, name string, without ...string) error {
 	r, reg, err := c.clusterOf(name)
 	if err != nil {
 		return err
@@ -127,8 +144,15 @@ func (c *connection) stream(ctx context.Context, u *ui, name string) error {
 	if err != nil {
 		return err
 	}
-	to, err := openStream(ctx, reg, c.agent(), func(err error) {
+	lost, err := gone(reg, without)
+	if err != nil {
+		return err
+	}
+	to, err := openStream(ctx, reg, c.agent(), stream.Options{Holders: r.Definition.Postgres.Holders, Without: lost}, func(err error) {
 		u.note("%s: %v; trying again", name, err)
+		if errors.Is(err, stream.ErrNoMemory) {
+			u.note("hint: where that embassy is gone for good: chancery pg stream %s --without EMBASSY", name)
+		}
 	})
 	if err != nil {
 		return err
@@ -153,9 +177,9 @@ func (c *connection) stream(ctx context.Context, u *ui, name string) error {
 const streamClosing = 10 * time.Second
 
 // openStream opens a register's stream, and tries again while too few embassies answer.
-func openStream(ctx context.Context, reg *register.Register, agent *register.Agent, tell func(error)) (*stream.Stream, error) {
+func openStream(ctx context.Context, reg *register.Register, agent *register.Agent, opts stream.Options, tell func(error)) (*stream.Stream, error) {
 	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
-		s, err := stream.Open(ctx, reg, agent)
+		s, err := stream.Open(ctx, reg, agent, opts)
 		if err == nil || !errors.Is(err, register.ErrTooFew) || ctx.Err() != nil {
 			return s, err
 		}

@@ -112,7 +112,7 @@ func (s *streaming) begin(ctx context.Context) (err error) {
 		return err
 	}
 	s.before = newest.Sequence
-	s.own, err = stream.Open(ctx, s.reg, s.conn.agent())
+	s.own, err = stream.Open(ctx, s.reg, s.conn.agent(), stream.Options{Holders: s.r.Definition.Postgres.Holders})
 	if locked(err) {
 		s.own = nil
 		return nil
@@ -208,10 +208,11 @@ func (s *streaming) covered(ctx context.Context, tl wal.Timeline, to wal.LSN) (t
 	}
 }
 
-// position is that of the newest durable stretch; nil while there is none.
+// position is that of the newest stretch that the register could be read with; nil while there is none. Where our own stream
+// asks for more holders than that, the embassies are asked.
 func (s *streaming) position(ctx context.Context) (*postgres.Position, error) {
 	var raw []byte
-	if s.own != nil {
+	if s.own != nil && s.r.Definition.Postgres.Holders <= s.reg.K {
 		var seq uint64
 		var err error
 		if raw, seq, err = s.own.Last(); err != nil || seq == 0 {

@@ -133,26 +133,24 @@ type restoredJSON struct {
 	Serving     bool              `json:"serving"`                 // the command hands out the log until recovery has ended
 }
 
-// restoreCluster restores a cluster and returns what hands out its log.
+// restoreCluster restores a cluster, from the base backup that suits the moment where head is nil, and returns what hands
+// out its log.
 func (f *restoreFlags) restoreCluster(c *cobra.Command, u *ui, r *archive.Reader, head *snapshot.Head, register, to string) (*restoreJSON, *supply, error) {
 	o, err := f.target.options(to, f.options(nil))
 	if err != nil {
 		return nil, nil, usageError(c, err)
 	}
-	l, err := postgres.OpenLog(c.Context(), r, head)
+	plan, err := postgres.NewPlan(c.Context(), r, head, o.Target, func(bytes uint64) {
+		u.note("%s: looking for %s in %s of its log", register, o.Target.String(), size(int64(bytes)))
+	})
 	if err != nil {
 		return nil, nil, err
 	}
-	reach, err := l.Trail.Reach(&l.Base, o.Target.Timeline)
-	if err == nil {
-		err = reach.Check(&l.Base, &o.Target)
+	for _, why := range plan.Passed {
+		u.note("%s: not from the base backup that is nearest: %s", register, printable(why.Error()))
 	}
-	if err == nil {
-		o.Aim, err = l.Aim(c.Context(), reach, &o.Target)
-	}
-	if err != nil {
-		return nil, nil, err
-	}
+	head, l, reach := plan.Head, plan.Log, plan.Reach
+	o.Target, o.Aim = plan.Target, plan.Aim
 	if f.spacesBeside {
 		o.SpacesBelow = o.To + "-tablespaces"
 	}
@@ -199,9 +197,11 @@ func (f *restoreFlags) runCluster(c *cobra.Command, u *ui, conn *connection, reg
 		return err
 	}
 	defer r.Close()
-	head, err := r.Find(name)
-	if err != nil {
-		return err
+	var head *snapshot.Head
+	if name != "" {
+		if head, err = r.Find(name); err != nil {
+			return err
+		}
 	}
 	a, s, err := f.restoreCluster(c, u, r, head, register, f.to)
 	if err != nil {
@@ -246,7 +246,9 @@ func (s *supply) serve(ctx context.Context, u *ui) error {
 			}
 		},
 	}
-	u.note("%s: start the server on %s now; its log is handed out here until it has recovered", s.register, s.to)
+	x.Ready = func() {
+		u.note("%s: start the server on %s now; its log is handed out here until it has recovered", s.register, s.to)
+	}
 	if err := x.Serve(ctx, s.to); err != nil {
 		return err
 	}

@@ -26,7 +26,8 @@ func pgServe(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use: "serve REGISTER[@SNAPSHOT]", Short: "Hand out the log to a restored cluster until it has recovered", Args: cobra.ExactArgs(1),
 		Long: "What restore does after it has written a cluster, once more: for one that was restored with --no-wait, or whose\n" +
-			"recovery was interrupted. The snapshot must be the one that was restored; without, it is the newest.\n\n" +
+			"recovery was interrupted. It knows from which snapshot the cluster was restored, unless an earlier release did that:\n" +
+			"then name it, or it is the newest.\n\n" +
 			"Where chancery recover brought the cluster back, home is lost: give what recover was given, kits and identities, or\n" +
 			"released shares. Of several registers of one name, it is the one whose folder recover named so.",
 		Example: "  chancery pg serve land --to DIR --home HOME --identity READER.key\n" +
@@ -127,6 +128,15 @@ func (f *recoverFlags) serveFound(ctx context.Context, s *serveFlags, u *ui, o *
 }
 
 func (f *serveFlags) serve(ctx context.Context, u *ui, r *archive.Reader, register, name string) error {
+	if name == "" {
+		seq, err := postgres.RestoredSnapshot(f.to)
+		if err != nil {
+			return err
+		}
+		if seq > 0 {
+			name = archive.SnapshotName(seq)
+		}
+	}
 	head, err := r.Find(name)
 	if err != nil {
 		return err

@@ -58,7 +58,8 @@ func recoverCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use: "recover", Short: "Bring a state's registers back on an empty machine, with enough custodians", Args: cobra.NoArgs,
 		Long: "Needs no home and no cache: kits of enough custodians, their private keys, and the embassies. Every register's\n" +
-			"newest snapshot is restored into a folder of its name. Where custodians are in different places, this machine\n" +
+			"newest snapshot is restored into a folder of its name; of PostgreSQL clusters the moment of --time, or with --register that\n" +
+			"of --lsn, --xid or --name. Where custodians are in different places, this machine\n" +
 			"makes a request (recover request), each custodian releases the own share to it, and the released shares are\n" +
 			"given here with --share, --request and --key, beside one kit, whose share is not used. What embassies show is held\n" +
 			"against what every witness saw of their ledgers; a register that may not be its newest is refused (exit 7).",
@@ -75,6 +76,9 @@ func recoverCommand(u *ui) *cobra.Command {
 	fl.StringVar(&f.cut, "cut", "", "the registers of this cut, all of one moment, and no others")
 	required(c, "kit")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := f.suits(); err != nil {
+			return usageError(c, err)
+		}
 		if err := checkTarget(f.to); err != nil {
 			return err
 		}
@@ -100,6 +104,18 @@ func recoverCommand(u *ui) *cobra.Command {
 	}
 	c.AddCommand(recoverRequest(u))
 	return c
+}
+
+// suits refuses a moment that cannot be meant for what is recovered.
+func (f *recoverFlags) suits() error {
+	t := &f.target
+	if of := t.lsn + t.xid + t.name; of != "" && len(f.registers) != 1 {
+		return fmt.Errorf("%q is in the log of one cluster: name it with --register", of)
+	}
+	if f.cut != "" && (t.time != "" || t.lsn != "" || t.xid != "" || t.name != "") {
+		return errors.New("--cut is a moment already")
+	}
+	return nil
 }
 
 // openingFlags are the options by which custodians open a state, but for --kit and --identity.
@@ -313,6 +329,15 @@ func (f *recoverFlags) register(c *cobra.Command, u *ui, o *opened, found foundR
 			return err
 		}
 	}
+	if newest(wanted) {
+		accepted, err := checkNewest(c.Context(), r, name, "--snapshot "+name+"@N", f.acceptStale)
+		if err != nil {
+			return err
+		}
+		if accepted != "" {
+			a.Accepted = append(a.Accepted, accepted)
+		}
+	}
 	head, skipped, err := r.Newest(wanted)
 	for _, why := range skipped {
 		a.Problems = append(a.Problems, name+": "+why)
@@ -331,6 +356,9 @@ func (f *recoverFlags) register(c *cobra.Command, u *ui, o *opened, found foundR
 	var rep *restoreJSON
 	if found.secrets.Kind == charter.KindPostgres {
 		var s *supply
+		if wanted == "" {
+			head = nil // the one that suits the moment
+		}
 		if rep, s, err = one.restoreCluster(c, u, r, head, name, to); err == nil {
 			f.supplies = append(f.supplies, s)
 		}

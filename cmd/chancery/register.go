@@ -38,6 +38,7 @@ func (a *addFlags) add(c *cobra.Command) {
 	f.StringVar(&a.postgres.Conninfo, "postgres", "", "the PostgreSQL cluster that is the register, as in 'host=db user=chancery'")
 	f.StringVar(&a.postgres.Slot, "slot", "", "cluster: the replication slot (default: chancery_NAME)")
 	f.BoolVar(&a.postgres.Synchronous, "synchronous", false, "cluster: a commit may wait until the embassies hold it")
+	f.IntVar(&a.postgres.Holders, "holders", 0, "cluster: how many embassies hold a commit before it counts (default: as many as --need)")
 	f.StringVar(&a.postgres.Interval, "interval", "", "cluster: how long log waits at home for more, from 10ms (default: 1s)")
 	f.StringSliceVar(&a.postgres.Databases, "databases", nil, "cluster: those that belong to the register; others are reported (default: all)")
 	f.StringVar(&a.def.StaysHome, "stays-home", "", "why nothing of it may leave home: no keys, no embassies")
@@ -66,6 +67,9 @@ func (a *addFlags) check(ctx context.Context, name string) error {
 	}
 	if err := checkDefinition(ctx, &a.def); err != nil {
 		return err
+	}
+	if h := a.postgres.Holders; h != 0 && (h < a.need || h > len(a.embassies)) {
+		return fmt.Errorf("--holders %d: want from %d, which --need asks for, to %d, all embassies", h, a.need, len(a.embassies))
 	}
 	if a.def.StaysHome == "" && len(a.embassies) == 0 {
 		return errors.New("which embassies? name them with --embassies and --need")
@@ -238,6 +242,7 @@ type registerJSON struct {
 	Postgres   string   `json:"postgres,omitempty"`
 	Slot       string   `json:"slot,omitempty"`
 	Sync       bool     `json:"synchronous,omitempty"`
+	Holders    int      `json:"holders,omitempty"`
 	StaysHome  string   `json:"stays_home,omitempty"`
 }
 
@@ -249,7 +254,7 @@ func registerAnswer(c *charter.Charter, r *home.Register) registerJSON {
 		RPO: r.Definition.RPO, RTO: r.Definition.RTO, PublicKey: hex.EncodeToString(hash[:]),
 	}
 	if p := r.Definition.Postgres; p != nil {
-		a.Postgres, a.Slot, a.Sync = p.Conninfo, p.Slot, p.Synchronous
+		a.Postgres, a.Slot, a.Sync, a.Holders = p.Conninfo, p.Slot, p.Synchronous, cmp.Or(p.Holders, a.Need)
 	}
 	for _, id := range r.Record.Members {
 		if e, ok := c.EmbassyByID(id); ok {
@@ -292,6 +297,14 @@ func registerList(u *ui) *cobra.Command {
 	})
 }
 
+// holding says how many embassies are to hold a cluster's log, where that is more than are needed to read it.
+func holding(a *registerJSON) string {
+	if a.Holders <= a.Need {
+		return ""
+	}
+	return fmt.Sprintf("; %d are to hold its log", a.Holders)
+}
+
 func registerShow(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use: "show NAME", Short: "Show one register", Args: cobra.ExactArgs(1),
@@ -310,8 +323,8 @@ func registerShow(u *ui) *cobra.Command {
 		}
 		a := registerAnswer(conn.home.Charter, r)
 		return u.answer(a, func(w io.Writer) {
-			fmt.Fprintf(w, "%s: %s\nid         %s\nkept at    %s; any %d are needed\nreaders    %d\nexcluded   %s\ndefinition %s\n",
-				a.Name, printable(cmp.Or(a.Files, a.Postgres)), a.ID, strings.Join(a.Embassies, ", "), a.Need, a.Readers,
+			fmt.Fprintf(w, "%s: %s\nid         %s\nkept at    %s; any %d are needed%s\nreaders    %d\nexcluded   %s\ndefinition %s\n",
+				a.Name, printable(cmp.Or(a.Files, a.Postgres)), a.ID, strings.Join(a.Embassies, ", "), a.Need, holding(&a), a.Readers,
 				strings.Join(a.Exclude, " "), filepath.Join(r.Dir, "register.yaml"))
 		})
 	}

@@ -52,9 +52,10 @@ type restoreJSON struct {
 	Register string `json:"register"`
 	To       string `json:"to"`
 	*archive.RestoreReport
-	Partial bool          `json:"partial"`
-	Seconds float64       `json:"seconds"`
-	Cluster *restoredJSON `json:"cluster,omitempty"`
+	Partial  bool          `json:"partial"`
+	Accepted string        `json:"stale_accepted,omitempty"`
+	Seconds  float64       `json:"seconds"`
+	Cluster  *restoredJSON `json:"cluster,omitempty"`
 }
 
 func restoreCommand(u *ui) *cobra.Command {
@@ -64,11 +65,13 @@ func restoreCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use: "restore REGISTER[@SNAPSHOT]", Short: "Restore a snapshot, or some paths of it, with a reader's key", Args: cobra.MaximumNArgs(1),
 		Long: "Restores the newest snapshot, or the one named by its number, from as many embassies as are needed. What an\n" +
-			"embassy gives wrong is made good from others and named. Where too much is lost the restore refuses, lists exactly\n" +
+			"embassy gives wrong is made good from others and named. Where an embassy's ledger holds a newer snapshot than all\n" +
+			"embassies show, the newest is refused (exit 7). Where too much is lost the restore refuses, lists exactly\n" +
 			"which files are hit and leaves the folder empty (exit 6), unless --partial keeps the rest (exit 3) and lists what is\n" +
 			"missing beside it, in DIR.missing.txt. Owners come back when run as root, and only then.\n\n" +
 			"Of a register that is a PostgreSQL cluster the folder becomes the data directory. A server that is started on it\n" +
-			"recovers to the moment that was named, and this command hands out its log until then: leave it running.",
+			"recovers to the moment that was named, and this command hands out its log until then: leave it running. Without a\n" +
+			"number it takes the newest base backup before it.",
 		Example: "  chancery restore land@latest --home HOME --identity READER.key --to DIR --include deeds/2024\n" +
 			"  chancery restore population --home HOME --identity READER.key --to DIR --time 2026-03-01T12:00:00Z --owner postgres",
 	}
@@ -111,21 +114,34 @@ func restoreCommand(u *ui) *cobra.Command {
 			return err
 		}
 		defer r.Close()
-		head, err := r.Find(name)
-		if err != nil {
-			return err
-		}
-		a, err := f.restore(c, u, r, head, register, f.to, include)
-		if a == nil {
-			return err
-		}
-		if aerr := u.answer(a, a.print); aerr != nil {
-			return aerr
-		}
-		a.explain(u)
-		return err
+		return f.runFiles(c, u, r, register, name, include)
 	}
 	return c
+}
+
+// runFiles restores a snapshot of files.
+func (f *restoreFlags) runFiles(c *cobra.Command, u *ui, r *archive.Reader, register, name string, include []string) error {
+	accepted := ""
+	if newest(name) {
+		var err error
+		if accepted, err = checkNewest(c.Context(), r, register, register+"@N", f.stale); err != nil {
+			return err
+		}
+	}
+	head, err := r.Find(name)
+	if err != nil {
+		return err
+	}
+	a, err := f.restore(c, u, r, head, register, f.to, include)
+	if a == nil {
+		return err
+	}
+	a.Accepted = accepted
+	if aerr := u.answer(a, a.print); aerr != nil {
+		return aerr
+	}
+	a.explain(u)
+	return err
 }
 
 // cleanPaths has paths in a snapshot begin at its root.
@@ -176,7 +192,7 @@ func (f *restoreFlags) restore(c *cobra.Command, u *ui, r *archive.Reader, head 
 	if err == nil && len(rep.Marked) > 0 {
 		return a, &failure{err: errPartial, code: exitPartial}
 	}
-	if f.partial && errors.Is(err, register.ErrDamaged) {
+	if f.partial && register.Unreadable(err) {
 		a.Partial = true
 		if err := a.mark(); err != nil {
 			return a, err
@@ -210,6 +226,9 @@ func (a *restoreJSON) print(w io.Writer) {
 
 // explain says what went wrong on the way, and what is missing.
 func (a *restoreJSON) explain(u *ui) {
+	if a.Accepted != "" {
+		u.note("accepted as it is: %s", printable(a.Accepted))
+	}
 	for _, d := range a.Down {
 		u.note("without %s: %s", d.Embassy, printable(d.Why))
 	}

@@ -18,13 +18,13 @@ import (
 	"chancery.dev/chancery/internal/peer"
 )
 
-// cmdLiar serves an embassy, whose own server must have ended, that hides of streams what another does not hold: it lists
-// no such record and hands none out. All else is as the embassy has it, its ledger too.
+// cmdLiar serves an embassy, whose own server must have ended, that hides of streams and snapshots what another does not
+// hold: it lists no such record and hands none out. All else is as the embassy has it, its ledger too.
 func cmdLiar(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 2, 2, "liar NAME OTHER")
 	w := worldOf(ts)
 	shown := map[string]uint64{}
-	for _, kind := range []string{"stretch", "gathering"} {
+	for _, kind := range []string{"stretch", "gathering", "head"} {
 		held, err := filepath.Glob(filepath.Join(w.dir, args[1], "states", "*", "records", kind, "*", "*"))
 		ts.Check(err)
 		for _, path := range held {

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"chancery.dev/chancery/internal/embassy"
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/register"
+	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/witness"
 )
 
@@ -49,10 +51,10 @@ func holdLedgers(reg *register.Register, ch *charter.Charter, client func(charte
 	}
 }
 
-// staleFlag gives a command --accept-stale, for what a cluster's log ends with.
+// staleFlag gives a command --accept-stale, for the newest snapshot and for what a cluster's log ends with.
 func staleFlag(c *cobra.Command, stale *bool) {
 	c.Flags().BoolVar(stale, "accept-stale", false,
-		"cluster: let the log end where embassies say so although nobody vouches for their ledgers, or witnesses saw more")
+		"take what embassies show for the newest, and the end of a cluster's log for its end, although their ledgers say more or nobody vouches for them")
 }
 
 // openTail is an embassy's ledger for the archive.
@@ -73,11 +75,32 @@ type tailOf struct {
 	register [16]byte
 }
 
-// tailRead is what was read of it: from a leaf up to a checkpoint there is no record of a higher number.
+// tailRead is what was read of it: from a leaf up to a checkpoint there is no record of a higher number, and these of the
+// objects that were looked for.
 type tailRead struct {
-	from uint64
-	last uint64
-	cp   ledger.Checkpoint
+	from    uint64
+	last    uint64
+	cp      ledger.Checkpoint
+	objects map[shard.Name]bool
+}
+
+// covers reports whether what was read is a beginning of what is to be read from a leaf up to a checkpoint.
+func (r *tailRead) covers(from uint64, look *register.Look, cp *ledger.Checkpoint) bool {
+	for _, name := range look.Objects {
+		if _, asked := r.objects[name]; !asked {
+			return false
+		}
+	}
+	return r.cp.Size > 0 && r.from <= from && r.last <= look.Last && r.cp.Size <= cp.Size
+}
+
+// seen is what was read, as the answer to a look.
+func (r *tailRead) seen(look *register.Look) *register.Seen {
+	s := &register.Seen{Stored: make([]bool, len(look.Objects))}
+	for i, name := range look.Objects {
+		s.Stored[i] = r.objects[name]
+	}
+	return s
 }
 
 // Tree is register.Ledger. A ledger that was never cosigned may just have begun, and is waited for a little.
@@ -117,15 +140,15 @@ type tailTree struct {
 }
 
 // Beyond is register.Tree. What was read for an earlier answer is not read again: the ledger is shown to continue it.
-func (t *tailTree) Beyond(ctx context.Context, kind ledger.RecordKind, of [16]byte, since, last uint64) (*register.Entered, error) {
+func (t *tailTree) Beyond(ctx context.Context, look register.Look) (*register.Seen, error) {
 	ctx, cancel := context.WithTimeout(ctx, tailTime)
 	defer cancel()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var from uint64
-	first := ledger.Slot{Kind: kind, Register: of, Sequence: since}
-	if since > 0 {
-		receipts, err := t.client().Receipts(ctx, nil, []ledger.Slot{first})
+	since := look.Since != ledger.Slot{}
+	if since {
+		receipts, err := t.client().Receipts(ctx, nil, []ledger.Slot{look.Since})
 		if err != nil {
 			return nil, err
 		}
@@ -133,34 +156,49 @@ func (t *tailTree) Beyond(ctx context.Context, kind ledger.RecordKind, of [16]by
 			return nil, errors.New("it was given the records only now")
 		}
 	}
-	what := tailOf{kind, of}
+	what := tailOf{look.Kind, look.Of}
 	known, start := t.read[what], from
-	if known.cp.Size > 0 && known.from <= from && known.last <= last && known.cp.Size <= t.cp.Size {
+	if known.covers(from, &look, &t.cp) {
 		start = known.cp.Size
 	} else {
-		known = tailRead{from: from}
+		known = tailRead{from: from, objects: map[shard.Name]bool{}}
+		for _, name := range look.Objects {
+			known.objects[name] = false
+		}
 	}
 	if n := t.cp.Size - start; n > maxTail {
 		return nil, fmt.Errorf("%d leaves would have to be read, and at most %d are", n, uint64(maxTail))
 	}
 	var found *register.Entered
+	stored := maps.Clone(known.objects) // an answer that fails leaves what was read before as it was
 	err := auditor.Tail(ctx, t.source(ctx), t.cp, known.cp, start, func(index uint64, leaf *ledger.Leaf, _ []byte) error {
-		if since > 0 && index == from && (leaf == nil || leaf.Kind != ledger.RecordStored || leaf.Slot != first) {
+		if since && index == from && (leaf == nil || leaf.Kind != ledger.RecordStored || leaf.Slot != look.Since) {
 			return fmt.Errorf("leaf %d is another than its receipt says: %w", index, ledger.ErrForked)
 		}
-		if leaf == nil || leaf.Kind != ledger.RecordStored || leaf.Slot.Kind != kind || leaf.Slot.Register != of || leaf.Slot.Sequence <= last {
+		if leaf != nil && leaf.Kind == ledger.ObjectStored {
+			if name := shard.Name(leaf.Name); !stored[name] {
+				if _, asked := stored[name]; asked {
+					stored[name] = true
+				}
+			}
+		}
+		if leaf == nil || leaf.Kind != ledger.RecordStored || leaf.Slot.Kind != look.Kind || leaf.Slot.Register != look.Of || leaf.Slot.Sequence <= look.Last {
 			return nil
 		}
 		found = &register.Entered{Slot: leaf.Slot, Hash: leaf.Name, Leaf: index}
 		return errFound
 	})
+	next := tailRead{known.from, look.Last, t.cp, stored}
+	seen := next.seen(&look)
 	if errors.Is(err, errFound) {
-		return found, nil
+		seen.Record = found
+		return seen, nil
 	}
-	if err == nil {
-		t.read[what] = tailRead{known.from, last, t.cp}
+	if err != nil {
+		return nil, err
 	}
-	return nil, err
+	t.read[what] = next
+	return seen, nil
 }
 
 // errFound ends a look that found something.

@@ -131,9 +131,9 @@ func begin(ctx context.Context, reg *register.Register, agent *register.Agent) (
 	if m.run, err = openRun(ctx, reg, agent, sites, newest); err != nil {
 		return nil, err
 	}
-	if m.run.torn && len(sites.Up()) < len(sites) { // what is not known now may be known when the others answer
+	if m.run.torn != nil && len(sites.Up()) < len(sites) { // what is not known now may be known when the others answer
 		m.run.close()
-		return nil, fmt.Errorf("%w: a part of the index, and not every embassy answers", register.ErrDamaged)
+		return nil, m.run.unknown("a part of the index, and not every embassy answers")
 	}
 	if m.known, err = openKnown(reg, m.run.index, m.run.orders.leaving); err != nil {
 		m.run.close()

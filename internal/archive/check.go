@@ -98,7 +98,7 @@ func (c *checking) head(ctx context.Context, buf *register.Buffers, x *bookHead)
 			continue
 		}
 		own, err := readIndex(ctx, c.f, buf, ref)
-		if errors.Is(err, register.ErrDamaged) {
+		if register.Unreadable(err) {
 			whole = false
 			continue
 		}

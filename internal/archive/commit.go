@@ -312,7 +312,7 @@ func (r *run) settle(k *known, head *snapshot.Head) error {
 	}); err != nil {
 		return err
 	}
-	if !r.torn {
+	if r.torn == nil {
 		add.through = head.Sequence
 	}
 	err := add.flush()

@@ -228,6 +228,34 @@ func TestALostIndexPackHitsItsOwnSnapshotOnly(t *testing.T) {
 	b.comesBack("3", b.tree)
 }
 
+// What only an embassy that is silent could complete is not called lost: a restore and a backup without it wait for it.
+func TestWhatASilentEmbassyMayHoldIsNotLost(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 2, 3)
+	b.grow(several)
+	b.backup()
+	b.grow(func(g *sim.Grower) { g.File("d9/new", sim.Bytes(99, 40000)) })
+	e := b.state.Embassies
+	e[2].Fail(sim.Down())
+	if _, err := b.tryBackup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e[2].Fail(sim.Faults{})
+	e[0].Fail(sim.Down())
+	if _, _, err := b.restore("2", archive.RestoreOptions{}); !errors.Is(err, register.ErrTooFew) || errors.Is(err, register.ErrDamaged) {
+		t.Errorf("restored: %v", err)
+	}
+	if _, rep, err := b.restore("2", archive.RestoreOptions{Partial: true}); !errors.Is(err, register.ErrTooFew) || rep.LostSum != 1 { // its root
+		t.Errorf("in part: %v, %+v", err, rep)
+	}
+	b.dir = sim.FastDir(t) // a new agent has the index from the embassies
+	if _, err := b.tryBackup(t.Context()); !errors.Is(err, register.ErrTooFew) || errors.Is(err, register.ErrDamaged) {
+		t.Errorf("backed up: %v", err)
+	}
+	e[0].Fail(sim.Faults{})
+	b.comesBack("2", b.tree)
+}
+
 // One object on a bad spot costs itself; an embassy that is gone is left alone after a few tries.
 func TestAReadErrorCostsOneObjectAndNotTheEmbassy(t *testing.T) {
 	t.Parallel()

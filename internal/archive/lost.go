@@ -87,7 +87,7 @@ func (r *run) replaced(ctx context.Context, lost lostPacks) (lostPacks, error) {
 	if err != nil {
 		return nil, err
 	}
-	told := !r.torn // where this index was read from the embassies, what only a lost index pack tells is not in it
+	told := r.torn == nil // where this index was read from the embassies, what only a lost index pack tells is not in it
 	for id := range needed {
 		told = told && known[id]
 	}

@@ -192,7 +192,7 @@ func (p *releasing) packsOf(ctx context.Context, b *register.Buffers, x *bookHea
 			return nil, nil
 		}
 		packs, err := readIndex(ctx, p.f, b, ref)
-		if errors.Is(err, register.ErrDamaged) {
+		if register.Unreadable(err) {
 			return nil, nil
 		}
 		if err != nil {
@@ -225,7 +225,7 @@ func (p *releasing) standIns(ctx context.Context, needed *snapshot.Numbers) erro
 				continue
 			}
 			packs, err := readIndex(ctx, p.f, &b, &x.head.Index[j])
-			if errors.Is(err, register.ErrDamaged) {
+			if register.Unreadable(err) {
 				needed.Add(0, p.books.packs())
 				return nil
 			}
@@ -242,7 +242,7 @@ func (p *releasing) standIns(ctx context.Context, needed *snapshot.Numbers) erro
 					switch {
 					case there && ok:
 						needed.Add(uint64(n), uint64(n)+1)
-					case p.run.torn || p.run.numbers.through < p.run.history.last:
+					case p.run.torn != nil || p.run.numbers.through < p.run.history.last:
 						needed.Add(0, p.books.packs())
 						return nil
 					}

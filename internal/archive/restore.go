@@ -242,7 +242,7 @@ func (t *treeCache) chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
 	}
 	loc, ok := t.run.index.Lookup(id)
 	if !ok {
-		return nil, fmt.Errorf("%w: chunk %s is in no pack", register.ErrDamaged, id)
+		return nil, t.run.unknown(fmt.Sprintf("chunk %s is in no pack", id))
 	}
 	payload, err := t.payload(ctx, &loc.Ref)
 	if err != nil {
@@ -307,7 +307,8 @@ type RestoreReport struct {
 var ErrNoPath = errors.New("no such path in the snapshot")
 
 // Restore writes a snapshot into a new or empty folder. Where something is damaged beyond repair it returns
-// ErrDamaged with a report that lists every file hit; without Partial nothing is left in the folder then.
+// ErrDamaged with a report that lists every file hit, and ErrTooFew with it where embassies that are down may hold some of
+// that; without Partial nothing is left in the folder then.
 func (r *Reader) Restore(ctx context.Context, head *snapshot.Head, to string, opts RestoreOptions, progress *Progress) (*RestoreReport, error) {
 	if progress == nil {
 		progress = &Progress{}
@@ -342,12 +343,14 @@ func (r *Reader) Restore(ctx context.Context, head *snapshot.Head, to string, op
 	rep.Warnings, rep.Faults, rep.Down = warnings.list, r.Faults(), r.Down()
 	slices.SortFunc(rep.Lost, func(a, b Problem) int { return cmp.Compare(a.Path, b.Path) })
 	if err == nil && w.lost.count > 0 {
-		err = fmt.Errorf("%w: %d of the files", register.ErrDamaged, w.lost.count)
+		if err = fmt.Errorf("%w: %d of the files", register.ErrDamaged, w.lost.count); w.hidden.Load() {
+			err = fmt.Errorf("%w: %d of the files; %w", register.ErrTooFew, w.lost.count, register.ErrUnasked)
+		}
 	}
 	if rel, missing := w.missing(); err == nil && missing {
 		err = fmt.Errorf("%w: %q", ErrNoPath, rel)
 	}
-	if err != nil && !(opts.Partial && errors.Is(err, register.ErrDamaged)) {
+	if err != nil && !(opts.Partial && register.Unreadable(err)) {
 		if cerr := Empty(to); cerr != nil {
 			err = fmt.Errorf("%w; and what was written could not be removed: %w", err, cerr)
 		}

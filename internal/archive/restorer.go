@@ -41,6 +41,7 @@ type restorer struct {
 	linksMu sync.Mutex // guards links and what they point to
 	links   map[uint64]*linkTarget
 	lost    problemList
+	hidden  atomic.Bool // some of it may be with embassies that are down
 	marked  problemList
 	failure failure
 
@@ -172,10 +173,10 @@ func (w *restorer) folder(p *place, e *snapshot.Entry) error {
 			if w.ctx.Err() != nil {
 				return context.Cause(w.ctx)
 			}
-			if !errors.Is(err, register.ErrDamaged) && !errors.Is(err, snapshot.ErrEntry) {
+			if !register.Unreadable(err) && !errors.Is(err, snapshot.ErrEntry) {
 				return err
 			}
-			w.lost.add(p.rel+"/", "everything in this folder from here on: "+err.Error())
+			w.lose(p.rel+"/", fmt.Errorf("everything in this folder from here on: %w", err))
 			break
 		}
 		if err := w.child(p, &child); err != nil {
@@ -287,8 +288,8 @@ func (w *restorer) file(p *place, e *snapshot.Entry) error {
 		w.marked.add(rel, "changed or could not be read whole when it was backed up")
 	}
 	extents, err := w.r.extents(w.ctx, e)
-	if errors.Is(err, register.ErrDamaged) || errors.Is(err, snapshot.ErrEntry) {
-		w.lost.add(rel, err.Error())
+	if register.Unreadable(err) || errors.Is(err, snapshot.ErrEntry) {
+		w.lose(rel, err)
 		return nil
 	}
 	if err != nil {
@@ -324,7 +325,7 @@ func (w *restorer) pieces(t *fileTask, extents []snapshot.Extent) error {
 		case err != nil:
 			t.fail(err) // every piece is ended, come what may
 		case !ok:
-			t.fail(fmt.Errorf("%w: chunk %s is in no pack", register.ErrDamaged, x.Chunk))
+			t.fail(w.r.run.unknown(fmt.Sprintf("chunk %s is in no pack", x.Chunk)))
 		default:
 			loc.Entry.ID = x.Chunk
 			w.window.add(loc.Ref, piece{loc.Entry, t, at, x.Offset, x.Length})
@@ -368,6 +369,14 @@ func (w *restorer) settle() error {
 	return err
 }
 
+// lose notes a file or folder that cannot be restored.
+func (w *restorer) lose(rel string, err error) {
+	if errors.Is(err, register.ErrUnasked) {
+		w.hidden.Store(true)
+	}
+	w.lost.add(rel, err.Error())
+}
+
 // link makes a further name of an inode.
 func (w *restorer) link(l *linkTask) {
 	defer l.place.leave()
@@ -380,7 +389,7 @@ func (w *restorer) link(l *linkTask) {
 	w.linksMu.Unlock()
 	switch {
 	case first.err != nil:
-		w.lost.add(rel, first.err.Error())
+		w.lose(rel, first.err)
 	case !first.done:
 		w.lost.add(rel, "what it is a hard link of could not be restored")
 	default:

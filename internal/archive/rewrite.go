@@ -284,7 +284,7 @@ func (w *rewriting) copyAll(ctx context.Context, out *writer) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if errors.Is(err, register.ErrDamaged) {
+		if register.Unreadable(err) {
 			w.rep.Problems = append(w.rep.Problems, Problem{o.ref.ID.String(), err.Error()})
 			continue
 		}

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ type run struct {
 	faults  *register.Faults
 	// position is the source's, for the head that is being made; empty where the source has none.
 	position []byte
-	torn     bool // an index pack is lost: the index does not cover every head, and says so
+	torn     error // why the index does not cover every head: an index pack is lost; nil where it does
 	depth    depth
 }
 
@@ -154,6 +155,15 @@ func (r *run) catchUp(ctx context.Context) error {
 	return r.orders.loadLeaving(ctx, r)
 }
 
+// unknown is the error of something that the index does not know. Where the index is not whole because embassies do not
+// answer, they may know it.
+func (r *run) unknown(what string) error {
+	if errors.Is(r.torn, register.ErrUnasked) {
+		return fmt.Errorf("%w: %s, as far as the others know, and %w", register.ErrTooFew, what, register.ErrUnasked)
+	}
+	return fmt.Errorf("%w: %s", register.ErrDamaged, what)
+}
+
 // catcher reads index packs into the local index and the numbering.
 type catcher struct {
 	run     *run
@@ -177,10 +187,10 @@ func (c *catcher) head(ctx context.Context, seq uint64) error {
 			continue
 		}
 		packs, err := readIndex(ctx, c.f, &c.b, ref)
-		if errors.Is(err, register.ErrDamaged) {
+		if register.Unreadable(err) {
 			c.behind = true
 			if seq > c.covered {
-				r.torn = true
+				r.torn = cmp.Or(r.torn, fmt.Errorf("index of snapshot %d: %w", seq, err))
 				r.faults.Add(register.Fault{Object: ref.ID.String(), What: fmt.Sprintf("index of snapshot %d: %v", seq, err)})
 			}
 			continue
@@ -198,7 +208,7 @@ func (c *catcher) head(ctx context.Context, seq uint64) error {
 			}
 		}
 	}
-	if !r.torn && seq > c.covered {
+	if r.torn == nil && seq > c.covered {
 		c.add.through = seq
 	}
 	if c.behind || seq <= r.numbers.through {

@@ -27,7 +27,7 @@ type writing struct {
 
 func (b *bench) writing() writing {
 	b.Helper()
-	s, err := stream.Open(b.Context(), b.reg(), b.state.Agent)
+	s, err := stream.Open(b.Context(), b.reg(), b.state.Agent, stream.Options{})
 	check(b, err)
 	return writing{b, s}
 }

@@ -3,7 +3,6 @@ package archive
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -124,7 +123,7 @@ func (u *unpacker) open(ref *snapshot.PackRef) (err error) {
 	u.last = ref.ID
 	if err != nil {
 		u.payload = nil
-		if !errors.Is(err, register.ErrDamaged) {
+		if !register.Unreadable(err) {
 			u.w.failure.set(err)
 		}
 		return err
@@ -210,8 +209,8 @@ func (t *fileTask) fail(err error) {
 	defer t.mu.Unlock()
 	if t.err == nil {
 		t.err = err
-		if errors.Is(err, register.ErrDamaged) {
-			t.place.w.lost.add(join(t.place.rel, t.entry.Name), err.Error())
+		if register.Unreadable(err) {
+			t.place.w.lose(join(t.place.rel, t.entry.Name), err)
 		}
 	}
 	t.end()

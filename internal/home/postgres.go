@@ -14,6 +14,8 @@ type Postgres struct {
 	Conninfo    string `yaml:"conninfo"`              // as libpq reads it, without a password: ~/.pgpass or passfile= has that
 	Slot        string `yaml:"slot"`                  // the replication slot at the server
 	Synchronous bool   `yaml:"synchronous,omitempty"` // a commit may wait for the embassies
+	// Holders is how many embassies hold log on disk before the server is told so; 0 means as many as read the register.
+	Holders int `yaml:"holders,omitempty"`
 	// Interval is how long log waits at home for more, as a duration; empty is DefaultInterval. Not where synchronous.
 	Interval string `yaml:"interval,omitempty"`
 	// Databases that belong to the register; empty means all of the cluster. A base backup holds all the same the others,

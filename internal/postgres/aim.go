@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"chancery.dev/chancery/internal/register"
@@ -37,6 +38,8 @@ func (l *Log) Aim(ctx context.Context, reach *Reach, target *Target) (*Aim, erro
 		a.Enough = reach.Through
 	}
 	switch {
+	case target.found != 0:
+		a.Record = target.found
 	case target.LSN != 0:
 		last, err := l.last(ctx, reach, target.LSN)
 		a.Record = last.Start
@@ -61,34 +64,47 @@ func (l *Log) last(ctx context.Context, reach *Reach, before wal.LSN) (last wal.
 		if err != nil {
 			return last, err
 		}
-		wal.Records(from, l.Base.Segment, data, func(r wal.Record) bool {
+		reached, cut := wal.Records(from, l.Base.Segment, data, func(r wal.Record) bool {
 			last = r
 			return true
 		})
-		if last.Start != 0 || from == l.pageBefore(l.Base.Start+1, 1) || window > maxAim {
+		if last.Start != 0 && (cut || reached >= before) {
 			return last, nil
+		}
+		if from == l.pageBefore(l.Base.Start+1, 1) || window > maxAim {
+			return last, fmt.Errorf("%w: no record of the log begins at %s of timeline %d", register.ErrDamaged, reached, reach.Timeline)
 		}
 	}
 }
 
 // endsAfter tells whether a transaction ended later than a time, by the newest that the log knows: the server stops there.
+// It is true as well where that cannot be told: a server that has nowhere to stop refuses to open.
 func (l *Log) endsAfter(ctx context.Context, reach *Reach, t time.Time) (bool, error) {
+	over := wal.LSN(aimOverlap)
 	for to := reach.Through; to > l.Base.Start; {
-		from := l.pageBefore(to, aimWindow)
-		data, err := l.bytes(ctx, reach.Timeline, from, min(reach.Through, to+aimOverlap))
+		from, end := l.pageBefore(to, aimWindow), min(reach.Through, to+over)
+		data, err := l.bytes(ctx, reach.Timeline, from, end)
 		if err != nil {
 			return false, err
 		}
 		known, later := false, false
-		wal.Records(from, l.Base.Segment, data, func(r wal.Record) bool {
+		reached, cut := wal.Records(from, l.Base.Segment, data, func(r wal.Record) bool {
 			known = known || !r.Ended.IsZero()
 			later = later || r.Ended.After(t)
 			return !later
 		})
-		if known || later {
-			return later, nil
+		switch {
+		case later:
+			return true, nil
+		case cut && reached < to && end < reach.Through && over < maxAim: // a record begins before and ends far behind
+			over *= 4
+		case reached < to && !(cut && end == reach.Through): // what is behind is not known
+			return true, nil
+		case known:
+			return false, nil
+		default:
+			to, over = from, aimOverlap
 		}
-		to = from
 	}
 	return false, nil
 }
@@ -108,21 +124,55 @@ func (l *Log) bytes(ctx context.Context, tl wal.Timeline, from, to wal.LSN) ([]b
 	return l.View().join(ctx, parts, int(to-from))
 }
 
-// join reads parts that follow each other.
+// readAtOnce is how many stretches are read at once: each is asked of embassies far away.
+const readAtOnce = 4
+
+// join reads parts that follow each other. When one fails no further one is begun; those under way are not hung up on, for
+// an embassy that is would count as one that does not answer.
 func (v View) join(ctx context.Context, parts []Part, room int) ([]byte, error) {
-	data := make([]byte, 0, room)
-	for _, p := range parts {
-		b, err := v.Read(ctx, p.Stretch)
-		if err != nil {
-			return nil, err
+	data, at := make([]byte, room), 0
+	free := make(chan struct{}, readAtOnce)
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var first error // by time
+	failed := func(err error) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if first == nil {
+			first = err
 		}
-		n := int(p.End - p.Start)
-		if p.Offset+n > len(b) {
-			return nil, fmt.Errorf("%w: a stretch is shorter than its position says", register.ErrDamaged)
-		}
-		data = append(data, b[p.Offset:p.Offset+n]...)
+		return first != nil
 	}
-	return data, nil
+	for _, p := range parts {
+		n := int(p.End - p.Start)
+		if n > room-at {
+			failed(fmt.Errorf("%w: parts of the log of more than %d bytes", register.ErrDamaged, room))
+		}
+		if free <- struct{}{}; failed(nil) {
+			break
+		}
+		into := data[at : at+n]
+		at += n
+		all.Go(func() {
+			failed(v.part(ctx, p, into))
+			<-free
+		})
+	}
+	all.Wait()
+	return data[:at], first
+}
+
+// part reads one part.
+func (v View) part(ctx context.Context, p Part, into []byte) error {
+	b, err := v.Read(ctx, p.Stretch)
+	if err != nil {
+		return err
+	}
+	if p.Offset+len(into) > len(b) {
+		return fmt.Errorf("%w: a stretch is shorter than its position says", register.ErrDamaged)
+	}
+	copy(into, b[p.Offset:])
+	return nil
 }
 
 // enoughFile says how far the log is that a restored cluster needs: TIMELINE POSITION. It stands in the recovery folder

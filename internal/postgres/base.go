@@ -60,7 +60,8 @@ type BaseReport struct {
 var ErrUncovered = errors.New("the log that the backup needs is not at the embassies")
 
 // Backup takes a base backup of a running cluster as a snapshot of its register. Nothing is written at home but what the
-// archive keeps. A page with a wrong checksum fails it (cluster.ErrChecksum), as do full_page_writes that are off.
+// archive keeps. A page with a wrong checksum fails it (cluster.ErrChecksum), as do full_page_writes that are off, and
+// files of the cluster that the server does not send (ErrNotSent).
 //
 // A server that keeps summaries of its log is asked for what changed since the last one alone; the snapshot is whole all
 // the same. Where that cannot be, it sends everything.
@@ -100,6 +101,7 @@ type baseBackup struct {
 	page     int      // bytes
 	remember bool     // the next may be the changes to this one
 	changes  *changes // nil while the server sends everything
+	awaited  *awaited
 }
 
 func (b *baseBackup) read(ctx context.Context, f *archive.Feeder) ([]byte, error) {
@@ -123,7 +125,13 @@ func (b *baseBackup) read(ctx context.Context, f *archive.Feeder) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
+	if b.awaited, err = await(ctx, b.opts.Conninfo); err != nil {
+		return nil, err
+	}
 	res, err := conn.BaseBackup(ctx, o, b)
+	if err == nil {
+		err = b.awaited.check(ctx, b.opts.Conninfo)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -177,6 +185,9 @@ func (b *baseBackup) around(ctx context.Context, conn *cluster.Conn, res *cluste
 // Begin is cluster.Receiver.
 func (b *baseBackup) Begin(s cluster.BackupStart) error {
 	for _, x := range s.Tablespaces {
+		if x.OID != 0 && !path.IsAbs(x.Location) { // from version 16 on it tells of those; 15 sends nothing of them
+			return fmt.Errorf("%w: not tablespace %d, which lies in the data directory (allow_in_place_tablespaces, a setting for tests)", ErrNotSent, x.OID)
+		}
 		if x.OID != 0 {
 			b.rep.Tablespace = append(b.rep.Tablespace, x.Location)
 		}
@@ -186,12 +197,15 @@ func (b *baseBackup) Begin(s cluster.BackupStart) error {
 
 // Entry is cluster.Receiver.
 func (b *baseBackup) Entry(s cluster.Space, e cluster.Entry, r io.Reader) error {
-	in := dataFolder
+	in, below := dataFolder, ""
 	if s.OID != 0 {
-		in = fmt.Sprintf("%s/%d", spacesFolder, s.OID)
+		in, below = fmt.Sprintf("%s/%d", spacesFolder, s.OID), fmt.Sprintf("pg_tblspc/%d", s.OID)
 	}
 	name := path.Join(in, e.Name)
 	a := archive.Attributes{Mode: uint32(e.Mode.Perm()), UID: uint32(e.UID), GID: uint32(e.GID), Modified: e.ModTime}
+	if e.Mode.Type() != fs.ModeSymlink {
+		b.awaited.came(path.Join(below, e.Name))
+	}
 	switch e.Mode.Type() {
 	case fs.ModeDir:
 		return b.feed.Folder(name, a)
@@ -200,6 +214,7 @@ func (b *baseBackup) Entry(s cluster.Space, e cluster.Entry, r io.Reader) error 
 	}
 	if b.changes != nil {
 		if of, ok := cluster.ChangedName(name); ok {
+			b.awaited.came(path.Join(below, strings.TrimPrefix(of, in+"/")))
 			return b.changed(of, a, e.Size, r)
 		}
 		if name == labelFile {

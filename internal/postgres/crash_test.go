@@ -2,11 +2,13 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"testing"
 	"time"
 
 	"chancery.dev/chancery/internal/postgres"
+	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/sim"
 )
 
@@ -84,12 +86,13 @@ func (w *world) far(refuse bool) {
 	}})
 }
 
-// A commit that returned is in a restore, though the server was lost at that moment together with as many embassies as
-// may be.
+// A commit that returned when every embassy held it is in a restore, though the server was lost at that moment together
+// with as many embassies as may be.
 func TestASynchronousCommitIsNeverLost(t *testing.T) {
 	t.Parallel()
 	onAll(t, func(t *testing.T, major int) {
 		w := newWorld(t, major, settings())
+		w.holders = 3
 		w.far(false)
 		last := w.stream(asSynchronous)
 		last.told(postgres.Connected)
@@ -112,6 +115,34 @@ func TestASynchronousCommitIsNeverLost(t *testing.T) {
 			w.inSync()
 		}
 		wr.end()
+	})
+}
+
+// A commit that returned when the least embassies held it is in a restore, or there is none: with one of these gone, and the
+// third that never had it, no server opens without it. It opens with it when that one is back.
+func TestACommitThatTheLeastHoldIsNeverLeftOut(t *testing.T) {
+	t.Parallel()
+	onAll(t, func(t *testing.T, major int) {
+		w := newWorld(t, major, settings())
+		s := w.stream(asSynchronous)
+		s.told(postgres.Connected)
+		w.backup()
+		w.synchronize()
+		wr := w.write(0)
+		wr.more(t, 10)
+		w.state.Embassies[2].Fail(sim.Down())
+		wr.more(t, 10)
+		w.server.Kill()
+		rows := wr.count()
+		s.crash()
+		w.state.Fail(sim.Faults{})
+		wr.end()
+		w.state.Embassies[0].Fail(sim.Down())
+		if _, err := postgres.NewPlan(t.Context(), w.reader(), nil, postgres.Target{}, nil); !errors.Is(err, postgres.ErrBeyond) || !errors.Is(err, register.ErrTooFew) {
+			t.Fatal(err)
+		}
+		w.state.Fail(sim.Faults{})
+		w.restore(postgres.Target{}).recovers().holds(t, rows, rows+1)
 	})
 }
 
@@ -153,7 +184,7 @@ func TestACommitThatWaitsGoesOnWithTheNextConnection(t *testing.T) {
 		s.told(postgres.Connected)
 		w.synchronizeWith("another")
 		wr := w.write(0)
-		await(t, "a commit that waits", wr.waiting)
+		w.server.Await("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'", "1") // its commit is in the log
 		at := w.written()
 		s.until(at)
 		s.end()

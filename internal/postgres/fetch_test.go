@@ -70,10 +70,10 @@ func script(t testing.TB, text string) string {
 }
 
 // lacking is a log without the stretches that hold what the others end with: a hole, and something behind it.
-func lacking(w *world) func(postgres.View) postgres.View {
+func lacking(w *world, l *postgres.Log) func(postgres.View) postgres.View {
 	return func(v postgres.View) postgres.View {
 		r := w.reader()
-		x, err := r.Stream().Stretches(w.Context(), 1)
+		x, err := r.Stream().Stretches(w.Context(), l.Base.Stretch) // as the log counts them
 		check(w, err)
 		var positions []postgres.Position
 		for i := range x.Len() {
@@ -150,7 +150,7 @@ func TestAServerOpensOnlyAtAProvenEnd(t *testing.T) {
 
 		c.unserve()
 		c.stops(t, postgres.FetchUnserved)
-		c.anew(t, lacking(w))
+		c.anew(t, lacking(w, c.log))
 		c.stops(t, postgres.FetchHole)
 
 		damage(e[0], objects)

@@ -130,6 +130,7 @@ func TestADroppedSlotIsNoHole(t *testing.T) {
 		wr := w.write(0)
 		wr.more(t, 30)
 		s.end()
+		w.server.Await("SELECT active FROM pg_replication_slots WHERE slot_name = 'chancery_land'", "f")
 		w.server.Exec("SELECT pg_drop_replication_slot('chancery_land')")
 		wr.more(t, 30)
 		wr.end()

@@ -112,9 +112,10 @@ func rounds(major, n int) int {
 // world is a state, a register that is a cluster, and what runs on it.
 type world struct {
 	testing.TB
-	state  *sim.State
-	dir    string // of the agent
-	server *pgtest.Server
+	state   *sim.State
+	dir     string // of the agent
+	holders int    // of what its streams tell the server; 0 is as many as are needed to read
+	server  *pgtest.Server
 }
 
 // small segments, so that many come; and log that is made fast.
@@ -157,7 +158,7 @@ type streaming struct {
 
 func (w *world) stream(change ...func(*postgres.StreamOptions)) *streaming {
 	w.Helper()
-	to, err := stream.Open(w.Context(), w.register(), w.state.Agent)
+	to, err := stream.Open(w.Context(), w.register(), w.state.Agent, stream.Options{Holders: w.holders})
 	check(w, err)
 	s := &streaming{w: w, to: to, over: make(chan struct{})}
 	o := postgres.StreamOptions{
@@ -204,6 +205,14 @@ func (s *streaming) all() []postgres.Event {
 func (s *streaming) end() {
 	s.stop()
 	<-s.over
+}
+
+// crash ends the stream as the death of its machine does: nothing more goes out, and nothing is gathered.
+func (s *streaming) crash() {
+	ctx, stop := context.WithCancel(context.Background())
+	stop()
+	_ = s.to.Close(ctx)
+	s.end()
 }
 
 // ends waits for a stream that is to end by itself, and returns why.
@@ -361,17 +370,24 @@ func (w *world) restore(target postgres.Target, change ...func(*postgres.Restore
 	return w.restoreOf("latest", target, change...)
 }
 
+// restoreOf restores from a snapshot, or where its name is empty from the one that suits the target.
 func (w *world) restoreOf(snap string, target postgres.Target, change ...func(*postgres.RestoreOptions)) *recovery {
 	w.Helper()
-	r, head, l, reach, err := w.plan(snap, &target)
+	r := w.reader()
+	var head *snapshot.Head
+	var err error
+	if snap != "" {
+		head, err = r.Find(snap)
+		check(w, err)
+	}
+	plan, err := postgres.NewPlan(w.Context(), r, head, target, nil)
 	check(w, err)
+	head, l, reach := plan.Head, plan.Log, plan.Reach
 	self, err := program()
 	check(w, err)
 	dir := pgtest.Folder(w)
-	aim, err := l.Aim(w.Context(), reach, &target)
-	check(w, err)
 	o := postgres.RestoreOptions{
-		To: filepath.Join(dir, "data"), Target: target, Aim: aim, Program: self, Owner: owner(w),
+		To: filepath.Join(dir, "data"), Target: plan.Target, Aim: plan.Aim, Program: self, Owner: owner(w),
 		Files: filetree.TargetOptions{Owners: true},
 	}
 	for _, c := range change {
@@ -414,13 +430,13 @@ func (c *recovery) serve(ctx context.Context) {
 	}
 	ctx, c.stop = context.WithCancel(ctx)
 	c.over = make(chan error, 1)
+	ready := make(chan struct{})
+	c.supply.Ready = func() { close(ready) }
 	go func(s *postgres.Supply, over chan error) { over <- s.Serve(ctx, c.Data) }(c.supply, c.over)
-	socket := filepath.Join(c.Data, postgres.RecoveryFolder, "socket")
-	for range 500 {
-		if _, err := os.Stat(socket); err == nil {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
+	select {
+	case <-ready:
+	case err := <-c.over: // it cannot be handed out, which is for the test to find
+		c.over <- err
 	}
 }
 

@@ -12,8 +12,8 @@ const (
 	mostPending = 16 << 20
 	// brisk is how long log waits at most where there is enough of it to fill packs: waiting longer would save nothing.
 	brisk = 150 * time.Millisecond
-	// spareBlocks is how many blocks are kept for what comes next.
-	spareBlocks = 2
+	// smallRing and largeRing are the least and the most memory of an intake: what waits, and the piece that is lent.
+	smallRing, largeRing = 1 << 20, mostPending + most
 )
 
 // pace says how much makes a piece, and when one goes.
@@ -36,34 +36,40 @@ func (p *pace) cut(n int, whole bool) int {
 }
 
 // due reports whether the bytes there are should go, after the first has waited for so long, and else how long they may
-// still wait. Where the server is ahead by more than a piece it fills soon.
-func (p *pace) due(n int, waited time.Duration, ahead bool) (wait time.Duration, due bool) {
+// still wait. Where the server is ahead by more than a piece it fills soon; the end of such a backlog goes soon as well.
+func (p *pace) due(n int, waited time.Duration, ahead, backlog bool) (wait time.Duration, due bool) {
 	limit := p.interval
-	if n >= p.small && !ahead {
+	if (n >= p.small || backlog) && !ahead {
 		limit = min(limit, brisk)
 	}
 	return limit - waited, n >= p.full || waited >= limit
 }
 
-// intake is what a session has received and not yet handed to the archive. Bytes are copied once, into blocks of the size
-// of a piece, which are used again.
+// intake is what a session has received and not yet handed to the archive. Bytes are copied once, into a ring. It grows
+// while much waits, and is small again after that: an agent has one for each cluster, most of them idle.
 type intake struct {
 	mu      sync.Mutex
 	changed *sync.Cond
 	pace    pace
 	marks   marks
-	ahead   bool           // the server has written at least a whole piece beyond what has come
-	blocks  []*intakeBlock // oldest first; all but the last are full
-	pending int            // bytes of all
-	lent    *intakeBlock   // what next returned last
-	free    [][]byte
+	ahead   bool // the server has written at least a whole piece beyond what has come
+	backlog bool // it was since nothing waited here
+	ring    []byte
+	head    int     // where the oldest byte is
+	used    int     // bytes from there on, lent ones first
+	lent    int     // bytes of the piece that next returned last
+	joined  []byte  // that piece, where it lies across the ring's end
+	stamps  []stamp // oldest first; the first is of the oldest byte that waits
+	added   uint64  // bytes, ever
+	emptied uint64  // of these, when nothing was left last
 	closed  bool
 	err     error
 }
 
-type intakeBlock struct {
-	data  []byte
-	since time.Time // when its first byte came
+// stamp says when a byte came. There is one for each piece's worth of bytes.
+type stamp struct {
+	at   uint64 // how many came before
+	time time.Time
 }
 
 func newIntake(p pace) *intake {
@@ -78,6 +84,7 @@ func (in *intake) heard(end, written wal.LSN, at time.Time) {
 	defer in.mu.Unlock()
 	in.marks.add(written, at)
 	in.ahead = written > end+wal.LSN(in.pace.full)
+	in.backlog = in.backlog || in.ahead
 }
 
 // reached is until when everything is in what was taken up to a position; the zero time where nothing more than before is
@@ -92,39 +99,42 @@ func (in *intake) reached(end wal.LSN) time.Time {
 func (in *intake) add(data []byte) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for in.pending >= mostPending && in.err == nil {
-		in.changed.Wait()
-	}
 	for len(data) > 0 && in.err == nil {
-		last := in.last()
-		n := min(len(data), in.pace.full-len(last.data))
-		last.data = append(last.data, data[:n]...)
-		in.pending, data = in.pending+n, data[n:]
-		in.changed.Broadcast()
+		n := min(len(data), len(in.ring)-in.used, mostPending-in.waiting())
+		switch {
+		case n > 0:
+			in.store(data[:n])
+			data = data[n:]
+			in.changed.Broadcast()
+		case in.waiting() < mostPending && len(in.ring) < largeRing:
+			in.grow()
+		default:
+			in.changed.Wait()
+		}
 	}
 	return in.err
 }
 
-// last is the block that has room.
-func (in *intake) last() *intakeBlock {
-	if n := len(in.blocks); n > 0 && len(in.blocks[n-1].data) < in.pace.full {
-		return in.blocks[n-1]
+// waiting is how many bytes nobody has taken yet.
+func (in *intake) waiting() int { return in.used - in.lent }
+
+// store takes bytes for which there is room.
+func (in *intake) store(data []byte) {
+	if n := len(in.stamps); n == 0 || in.added-in.stamps[n-1].at >= uint64(in.pace.full) {
+		in.stamps = append(in.stamps, stamp{in.added, time.Now()})
 	}
-	b := &intakeBlock{since: time.Now(), data: in.buffer()}
-	in.blocks = append(in.blocks, b)
-	return b
+	at := (in.head + in.used) % len(in.ring)
+	n := copy(in.ring[at:], data)
+	copy(in.ring, data[n:])
+	in.used, in.added = in.used+len(data), in.added+uint64(len(data))
 }
 
-// buffer is memory for a whole piece: one that grew with what comes would leave as much behind.
-func (in *intake) buffer() []byte {
-	for n := len(in.free); n > 0; n-- {
-		b := in.free[n-1]
-		in.free = in.free[:n-1]
-		if cap(b) >= in.pace.full && cap(b) <= 2*in.pace.full {
-			return b[:0]
-		}
-	}
-	return make([]byte, 0, in.pace.full)
+// grow doubles the ring. Who has a piece of the old one keeps it.
+func (in *intake) grow() {
+	ring := make([]byte, min(max(smallRing, 2*len(in.ring)), largeRing))
+	n := copy(ring, in.ring[in.head:min(in.head+in.used, len(in.ring))])
+	copy(ring[n:], in.ring[:in.used-n])
+	in.ring, in.head = ring, 0
 }
 
 // next returns the next piece, as soon as the pace says so or nothing more will come. It is valid until next is called
@@ -132,10 +142,7 @@ func (in *intake) buffer() []byte {
 func (in *intake) next() ([]byte, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.lent != nil && len(in.free) < spareBlocks {
-		in.free = append(in.free, in.lent.data)
-	}
-	in.lent = nil
+	in.free()
 	var timer *time.Timer
 	defer func() {
 		if timer != nil {
@@ -143,15 +150,15 @@ func (in *intake) next() ([]byte, error) {
 		}
 	}()
 	for in.err == nil {
-		if len(in.blocks) == 0 && in.closed {
+		n := min(in.waiting(), in.pace.full)
+		if n == 0 && in.closed {
 			return nil, nil
 		}
-		if len(in.blocks) > 0 {
-			first := in.blocks[0]
-			wait, due := in.pace.due(len(first.data), time.Since(first.since), in.ahead)
+		if n > 0 {
+			wait, due := in.pace.due(n, time.Since(in.stamps[0].time), in.ahead, in.backlog)
 			now := in.pace.now()
-			if due || now || in.closed || len(in.blocks) > 1 {
-				return in.take(in.pace.cut(len(first.data), now || in.closed)), nil
+			if due || now || in.closed {
+				return in.lend(in.pace.cut(n, now || in.closed)), nil
 			}
 			if timer != nil {
 				timer.Stop()
@@ -163,17 +170,37 @@ func (in *intake) next() ([]byte, error) {
 	return nil, in.err
 }
 
-// take lends the first bytes of the first block. The rest of it, which is short, moves to a block of its own.
-func (in *intake) take(n int) []byte {
-	in.lent = in.blocks[0]
-	if rest := in.lent.data[n:]; len(rest) > 0 {
-		in.blocks[0] = &intakeBlock{data: append(in.buffer(), rest...), since: in.lent.since}
-	} else {
-		in.blocks = append(in.blocks[:0], in.blocks[1:]...)
+// lend lends the first n bytes that wait.
+func (in *intake) lend(n int) []byte {
+	in.lent = n
+	left := in.added - uint64(in.waiting())
+	for len(in.stamps) > 0 && (in.waiting() == 0 || len(in.stamps) > 1 && in.stamps[1].at <= left) {
+		in.stamps = in.stamps[1:]
 	}
-	in.pending -= n
+	in.backlog = in.ahead || in.backlog && in.waiting() > 0
 	in.changed.Broadcast()
-	return in.lent.data[:n]
+	whole := in.ring[in.head:min(in.head+n, len(in.ring))]
+	if len(whole) < n {
+		in.joined = append(append(in.joined[:0], whole...), in.ring[:n-len(whole)]...)
+		return in.joined
+	}
+	return whole
+}
+
+// free takes back what was lent. An empty ring begins anew, so that who needs little of it touches no more; one that was
+// large without need since it was empty last becomes small.
+func (in *intake) free() {
+	if in.lent == 0 {
+		return
+	}
+	in.head, in.used, in.lent = (in.head+in.lent)%len(in.ring), in.used-in.lent, 0
+	if in.used == 0 {
+		if in.added-in.emptied <= smallRing && len(in.ring) > smallRing {
+			in.ring, in.joined = nil, nil
+		}
+		in.head, in.emptied = 0, in.added
+	}
+	in.changed.Broadcast()
 }
 
 // set changes the pace from the next piece on.

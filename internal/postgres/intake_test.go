@@ -56,6 +56,80 @@ func TestWhatComesInGoesOut(t *testing.T) {
 	}
 }
 
+// However the ring grows, lies and is emptied, what goes out is what came in, and a piece stays what it is while more comes.
+// It grows no further than what waits and is lent, and a calm time makes it small again.
+func TestTheRingKeepsWhatWaits(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 3))
+	source := make([]byte, 1<<20+977) // repeated: a shift or a loss shows
+	for i := range source {
+		source[i] = byte(r.IntN(256))
+	}
+	from := func(at int, n int) []byte {
+		b := make([]byte, 0, n)
+		for len(b) < n {
+			k := (at + len(b)) % len(source)
+			b = append(b, source[k:min(len(source), k+n-len(b))]...)
+		}
+		return b
+	}
+	in := newIntake(pace{small: 50 << 10, full: 2 << 20, interval: time.Millisecond, now: never})
+	const total = 300 << 20
+	go func() {
+		for at := 0; at < total; {
+			n := min(1+rand.IntN(400<<10), total-at)
+			if err := in.add(from(at, n)); err != nil {
+				t.Error(err)
+			}
+			at += n
+			if rand.IntN(200) == 0 {
+				time.Sleep(5 * time.Millisecond)
+			}
+		}
+		in.close()
+	}()
+	at, largest := 0, 0
+	for {
+		piece, err := in.next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(piece) == 0 {
+			break
+		}
+		if r.IntN(20) == 0 {
+			time.Sleep(3 * time.Millisecond) // more comes, and must leave the piece alone
+		}
+		if !bytes.Equal(piece, from(at, len(piece))) {
+			t.Fatalf("%d bytes from %d on are others than came", len(piece), at)
+		}
+		at += len(piece)
+		in.set(20<<10+r.IntN(200<<10), 300<<10+r.IntN(most-300<<10))
+		in.mu.Lock()
+		largest = max(largest, len(in.ring))
+		in.mu.Unlock()
+	}
+	if at != total || largest <= smallRing || largest > largeRing {
+		t.Errorf("%d of %d bytes, a ring of %d", at, total, largest)
+	}
+	calm := newIntake(pace{small: 50, full: most, interval: time.Millisecond, now: never})
+	for _, n := range []int{5 << 20, 1000, 1000} {
+		if err := calm.add(make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+		for left := n; left > 0; {
+			piece, err := calm.next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			left -= len(piece)
+		}
+		calm.free() // as next does before it waits
+	}
+	if len(calm.ring) > smallRing {
+		t.Errorf("%d bytes are kept for nothing", len(calm.ring))
+	}
+}
+
 // A byte waits for the interval when it is alone, less when there is enough for a pack, and not at all when all that a
 // stretch holds is there or somebody waits for it.
 func TestWhatWaitsAndWhatGoes(t *testing.T) {
@@ -89,6 +163,29 @@ func TestWhatWaitsAndWhatGoes(t *testing.T) {
 				t.Logf("after %s on a slow machine", took)
 			}
 		})
+	}
+}
+
+// The end of a backlog does not wait as a byte does that came alone: here that would be an hour. While the server is ahead,
+// and when the end is gone, all waits as ever.
+func TestTheEndOfABacklogGoesSoon(t *testing.T) {
+	p := pace{small: 50, full: 900, interval: time.Hour, now: never}
+	in := newIntake(p)
+	in.heard(400, 1330, time.Now())
+	if _, goes := p.due(30, time.Minute, in.ahead, in.backlog); goes || !in.ahead {
+		t.Error("it does not wait for what is to come")
+	}
+	in.heard(1330, 1330, time.Now())
+	if err := in.add(make([]byte, 930)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{900, 30} {
+		if piece, err := in.next(); err != nil || len(piece) != want {
+			t.Fatal(len(piece), err)
+		}
+	}
+	if _, goes := p.due(30, time.Minute, in.ahead, in.backlog); goes {
+		t.Error("what comes later does not wait")
 	}
 }
 

@@ -47,6 +47,41 @@ func TestEveryMomentComesBack(t *testing.T) {
 	}
 }
 
+// A base backup ends with a switch, which leaves most of a segment of the usual size empty. A moment soon behind it is found
+// all the same: looking for it back from the end begins in what is empty.
+func TestAMomentSoonBehindABaseBackupComesBack(t *testing.T) {
+	t.Parallel()
+	for _, major := range pgtest.Majors() {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			o := settings()
+			o.SegmentSize = 16
+			w := newWorld(t, major, o)
+			s := w.stream()
+			s.told(postgres.Connected)
+			w.backup()
+			wr := w.write(time.Millisecond)
+			wr.more(t, 60)
+			wr.end()
+			w.server.Exec("CHECKPOINT") // log later than the last commit
+			s.until(w.written())
+			s.end()
+			rows := wr.acknowledged()
+			for _, m := range []moment{
+				{"a time", postgres.Target{Time: rows[20].time}, 21, 21},
+				{"a position", postgres.Target{LSN: rows[30].lsn}, 31, 31},
+				{"a time behind the last commit", postgres.Target{Time: rows[len(rows)-1].time.Add(time.Microsecond)}, len(rows), len(rows)},
+			} {
+				t.Run(m.name, func(t *testing.T) {
+					w := *w
+					w.TB = t
+					w.restore(m.target).recovers().holds(t, m.least, m.most)
+				})
+			}
+		})
+	}
+}
+
 type moment struct {
 	name        string
 	target      postgres.Target

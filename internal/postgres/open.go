@@ -23,8 +23,8 @@ type Log struct {
 	places []int // of the trail's stretches in the index
 }
 
-// OpenLog lists the log that a snapshot of a cluster needs and what follows it. The embassies must answer as for any
-// read; how far the list can be relied on is the trail's Doubt. ErrNotCluster for another snapshot.
+// OpenLog lists the log that a snapshot of a cluster needs and what follows it, and asks who holds it. The embassies must
+// answer as for any read; how far the list can be relied on is the trail's Doubt. ErrNotCluster for another snapshot.
 func OpenLog(ctx context.Context, r *archive.Reader, head *snapshot.Head) (*Log, error) {
 	l := &Log{reader: r, head: head}
 	if len(head.Source) == 0 {
@@ -37,7 +37,26 @@ func OpenLog(ctx context.Context, r *archive.Reader, head *snapshot.Head) (*Log,
 	if l.Base, err = ParseBase(raw); err != nil {
 		return nil, err
 	}
-	return l, l.list(ctx)
+	if err := l.list(ctx); err != nil {
+		return nil, err
+	}
+	return l, l.held(ctx)
+}
+
+// held tells the trail what of the log too few embassies hold.
+func (l *Log) held(ctx context.Context) error {
+	unreadable, err := l.reader.Stream().Unreadable(ctx, l.index)
+	if err != nil {
+		return err
+	}
+	missing := map[int]error{}
+	for i, place := range l.places {
+		if why := unreadable[place]; why != nil {
+			missing[i] = why
+		}
+	}
+	l.Trail.Lacks(missing)
+	return nil
 }
 
 // Renew lists the log anew, also from embassies that did not answer before.

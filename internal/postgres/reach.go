@@ -16,6 +16,8 @@ type Target struct {
 	Name string    // a restore point of this name
 	// Timeline is the timeline to follow; 0 is the newest that the base backup leads to.
 	Timeline wal.Timeline
+
+	found wal.LSN // where the record of XID or Name begins, once a Plan has found it
 }
 
 // ErrBeyond means that a moment cannot be reached; the message names the nearest that can.
@@ -30,8 +32,8 @@ type Reach struct {
 	Gap      error        // why it goes no further, where more is known or may be; nil at the proven end
 }
 
-// Reach follows the log from a base backup on to the end of a timeline, 0 for the newest that the backup leads to.
-// A gap before the backup's own end is an error: nothing could be recovered.
+// Reach follows the log from a base backup on to the end of a timeline, 0 for the newest that the backup leads to, as far as
+// it can be read. A gap before the backup's own end is an error: nothing could be recovered.
 func (t *Trail) Reach(b *Base, follow wal.Timeline) (*Reach, error) {
 	if b.System != t.System || t.Segment != 0 && b.Segment != t.Segment {
 		return nil, fmt.Errorf("%w: the base backup is of another cluster than the log", ErrPosition)
@@ -57,6 +59,10 @@ func (t *Trail) Reach(b *Base, follow wal.Timeline) (*Reach, error) {
 		}
 		parts, err := t.Cover(s.Timeline, r.Through, to)
 		for _, p := range parts {
+			if why := t.missing[p.Stretch]; why != nil {
+				err = fmt.Errorf("%w: %s of timeline %d: %w", ErrHole, p.Start, s.Timeline, why)
+				break
+			}
 			r.add(t, p)
 		}
 		if err != nil {
@@ -116,7 +122,7 @@ func (r *Reach) Check(b *Base, target *Target) error {
 	case !target.Time.IsZero() && target.Time.After(r.Clock):
 		return r.beyond(fmt.Sprintf("%s: %s", target.Time.UTC().Format(time.RFC3339), nearest))
 	}
-	if r.Gap != nil && target.LSN == 0 && target.Time.IsZero() { // the end, a transaction or a name: it may lie behind
+	if r.Gap != nil && target.LSN == 0 && target.Time.IsZero() && target.found == 0 { // the end, a transaction or a name: it may lie behind
 		return r.beyond(nearest)
 	}
 	return nil

@@ -205,7 +205,7 @@ func (s *streamer) append(ctx context.Context, p Position, data []byte) error {
 	return err
 }
 
-// landed is a stretch that k embassies hold, with all before it.
+// landed is a stretch that is durable, with all before it.
 func (s *streamer) landed(p Position) {
 	if p.Kind != KindLog {
 		return
@@ -232,7 +232,7 @@ func (s *streamer) came(to wal.LSN) {
 	}
 }
 
-// acknowledge tells the server what k embassies hold, and nothing else is ever acknowledged: nothing of another timeline,
+// acknowledge tells the server what is durable, and nothing else is ever acknowledged: nothing of another timeline,
 // whose end may lie beyond where this one began, and nothing that the server's own log was not held against.
 func (s *streamer) acknowledge() {
 	s.acking.Lock()

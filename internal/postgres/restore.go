@@ -6,12 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"chancery.dev/chancery/internal/archive"
@@ -279,12 +281,45 @@ func (w *restoring) settings() error {
 	if err := w.root.Mkdir(RecoveryFolder, 0o700); err != nil {
 		return err
 	}
+	if err := w.write(RecoveryFolder+"/"+snapshotFile, fmt.Appendf(nil, "%d\n", w.head.Sequence)); err != nil {
+		return err
+	}
 	if a := w.opts.Aim; a != nil && a.Enough != 0 {
 		if err := w.write(RecoveryFolder+"/"+enoughFile, a.enough()); err != nil {
 			return err
 		}
 	}
 	return w.write("recovery.signal", nil)
+}
+
+// snapshotFile says from which snapshot a cluster was restored: its number. It stands in the recovery folder.
+const snapshotFile = "snapshot"
+
+// RestoredSnapshot tells from which snapshot a cluster was restored that has not recovered yet; 0 where that is not known.
+// Whoever owns the folder may have written something else: it decides where the log is looked for, and proves nothing.
+func RestoredSnapshot(dataDirectory string) (uint64, error) {
+	root, err := os.OpenRoot(filepath.Join(dataDirectory, RecoveryFolder))
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	f, err := root.OpenFile(snapshotFile, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) { // an earlier release wrote none
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 32))
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(strings.TrimSuffix(string(text), "\n"), 10, 64)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("%s/%s says no number of a snapshot", RecoveryFolder, snapshotFile)
+	}
+	return n, nil
 }
 
 // without drops the settings of an earlier recovery. A target set to nothing would not do: in some versions whichever

@@ -59,7 +59,7 @@ type EventKind string
 const (
 	Connected    EventKind = "connected"
 	Disconnected EventKind = "disconnected" // the server or the embassies do not answer; it is tried again
-	Durable      EventKind = "durable"      // k embassies hold the log up to here
+	Durable      EventKind = "durable"      // enough embassies hold the log up to here
 	Switched     EventKind = "switched"     // the server went over to another timeline
 	Gap          EventKind = "gap"          // a part of the log was never taken: only a new base backup makes up for it
 	Abandoned    EventKind = "abandoned"    // what was taken of a timeline is longer than what the server went on from
@@ -70,7 +70,7 @@ const (
 )
 
 // Stream takes a cluster's log to the embassies until ctx ends, or a thing happens that people must decide. It
-// reconnects by itself. The server is told only of what k embassies hold.
+// reconnects by itself. The server is told only of what is durable (stream.Options).
 func Stream(ctx context.Context, to *stream.Stream, o StreamOptions) error {
 	s, err := newStreamer(to, o)
 	if err != nil {
@@ -158,7 +158,7 @@ type streamer struct {
 	live     *cluster.Stream
 	line     wal.Timeline // of live
 	received wal.LSN      // by live, and held against what was taken before; 0 before that
-	durable  Position     // the newest log that k embassies hold
+	durable  Position     // the newest log that is durable
 	intake   *intake
 	flights  int
 	done     chan struct{} // closed when all that was asked for is durable

@@ -39,7 +39,7 @@ func BenchmarkStreamOfABacklog(b *testing.B) {
 			b.Fatal(err)
 		}
 		reg := state.Register(b.TempDir())
-		to, err := stream.Open(ctx, reg, state.Agent)
+		to, err := stream.Open(ctx, reg, state.Agent, stream.Options{})
 		if err != nil {
 			b.Fatal(err)
 		}

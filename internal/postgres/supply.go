@@ -32,6 +32,8 @@ type Supply struct {
 	Renew func(context.Context) (View, error)
 	// Log is told each file that was handed out or refused; may be nil.
 	Log func(format string, args ...any)
+	// Ready is told when a server may be started: it would stop if it asked before. May be nil.
+	Ready func()
 
 	root     *os.Root // chancery_recovery: its owner, whom we may not trust, can put anything there
 	busy     chan struct{}
@@ -112,6 +114,9 @@ func (s *Supply) Serve(ctx context.Context, dataDirectory string) error {
 		return err
 	}
 	defer l.Close()
+	if s.Ready != nil {
+		s.Ready()
+	}
 	go func() {
 		select {
 		case <-ctx.Done():
@@ -313,18 +318,20 @@ func (s *Supply) fetch(ctx context.Context, v View, seg wal.Segment) (f *fetchin
 }
 
 // assemble puts a segment's file together and holds what it says of itself against its name. The one that reaches into a
-// hole, or to where the end is in doubt, is cut short there for a server that was told to stop before, and refuses to open
-// otherwise.
+// hole, into what cannot be read, or to where the end is in doubt, is cut short there for a server that was told to stop
+// before, and refuses to open otherwise.
 func (v View) assemble(ctx context.Context, seg wal.Segment) ([]byte, error) {
 	t := v.Trail
+	var data []byte
 	parts, _, err := t.Find(seg)
-	if (errors.Is(err, ErrHole) || errors.Is(err, ErrUnproven)) && seg.Timeline == v.line && seg.Start(t.Segment) < v.enough {
-		parts, err = t.Cover(v.line, seg.Start(t.Segment), min(v.enough, seg.End(t.Segment)))
+	if err == nil {
+		data, err = v.join(ctx, parts, int(t.Segment))
 	}
-	if err != nil {
-		return nil, err
+	if err != nil && seg.Timeline == v.line && seg.Start(t.Segment) < v.enough {
+		if parts, err = t.Cover(v.line, seg.Start(t.Segment), min(v.enough, seg.End(t.Segment))); err == nil {
+			data, err = v.join(ctx, parts, int(t.Segment))
+		}
 	}
-	data, err := v.join(ctx, parts, int(t.Segment))
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,8 @@ type Trail struct {
 	logs      map[wal.Timeline][]run // by start
 	clocks    []int64                // the server's, by stretch
 	histories map[wal.Timeline]*trailHistory
-	doubt     error // why the end is not proven; nil when it is
+	doubt     error         // why the end is not proven; nil when it is
+	missing   map[int]error // why stretches cannot be read, by their place in the index; those that Lacks told of
 }
 
 // run is a stretch of the log in a trail.
@@ -94,6 +95,9 @@ func (t *Trail) AddHistory(tl wal.Timeline, text []byte) error {
 	t.histories[tl] = &trailHistory{text, h}
 	return nil
 }
+
+// Lacks notes why stretches, by their place in the index, cannot be read: what they hold is not reached.
+func (t *Trail) Lacks(missing map[int]error) { t.missing = missing }
 
 // Doubt is why the end of the log is not proven; nil when it is.
 func (t *Trail) Doubt() error { return t.doubt }

@@ -17,6 +17,10 @@ import (
 // errSize is an object of another length than its pack's class makes it.
 var errSize = errors.New("wrong size")
 
+// ErrUnasked comes with ErrTooFew where embassies that have not answered for long were not asked once more, and could
+// have what lacks. Who can do without the pack goes on; who cannot has them asked (Site.Again).
+var ErrUnasked = errors.New("embassies that do not answer were not asked for theirs")
+
 // errPadding is a share whose bytes behind the end of its pack are not zero.
 var errPadding = errors.New("padding is not zero")
 
@@ -37,6 +41,10 @@ type Fetcher struct {
 	coders   sync.Map     // [2]int{k, n} -> *shard.Coder
 }
 
+// Unreadable reports whether an error says that one thing cannot be had: it is damaged, or embassies that are down anyway may
+// hold it. Whoever can do without goes on; any other error is of the work as a whole.
+func Unreadable(err error) bool { return errors.Is(err, ErrDamaged) || errors.Is(err, ErrUnasked) }
+
 // Buffers are what one goroutine needs to fetch packs, used again for each. The zero value is ready.
 type Buffers struct {
 	sealed  []byte // k shares side by side
@@ -55,8 +63,8 @@ type share struct {
 	err    error
 }
 
-// Open returns the payload of a pack, in b's memory: the next call with it overwrites it. The error is ErrDamaged when too few good shares are left, and
-// ErrTooFew when too few embassies answer to tell.
+// Open returns the payload of a pack, in b's memory: the next call with it overwrites it. The error is ErrDamaged when too
+// few good shares are left, and ErrTooFew when too few embassies answer to tell, with ErrUnasked where those were down before.
 func (f *Fetcher) Open(ctx context.Context, b *Buffers, ref *snapshot.PackRef) ([]byte, error) {
 	if len(ref.Shares) != len(f.Sites) || int(ref.N) != len(f.Sites) {
 		return nil, fmt.Errorf("pack %s: made for %d embassies, the register has %d", ref.ID, ref.N, len(f.Sites))
@@ -128,12 +136,20 @@ func (f *Fetcher) newAttempt(ctx context.Context, b *Buffers, ref *snapshot.Pack
 	if need := a.size * int(ref.K); cap(b.sealed) < need {
 		b.sealed = make([]byte, need)
 	}
-	for _, s := range f.Sites { // shares of the pack's own bytes first: joining them is free
-		if s.Up() {
+	a.more()
+	return a
+}
+
+// more adds the embassies that are up and were not when they were looked at last, if any: who reads beside this may have
+// had those that failed asked once more (Site.Again), and none that was not asked is at fault.
+func (a *attempt) more() bool {
+	before := len(a.order)
+	for _, s := range a.f.Sites { // shares of the pack's own bytes first: joining them is free
+		if s.Up() && !slices.Contains(a.order, s.Share) {
 			a.order = append(a.order, s.Share)
 		}
 	}
-	return a
+	return len(a.order) > before
 }
 
 // end stops who still answers and waits for it: an answer may be on its way into the buffer that is used next.
@@ -153,14 +169,14 @@ func (a *attempt) gather() error {
 		for a.busy+len(a.good) < k && a.tried < len(a.order) {
 			a.start()
 		}
+		if a.busy == 0 && a.more() {
+			continue
+		}
 		if a.busy == 0 {
 			if err := a.f.Sites.Enough(k); err != nil {
 				return err
 			}
-			if silent := a.silent + len(a.f.Sites) - len(a.order); a.silent > 0 && len(a.good)+silent >= k {
-				return fmt.Errorf("%w: pack %s: %d good shares of %d needed, and %d embassies did not answer: %w", ErrTooFew, a.ref.ID, len(a.good), k, silent, a.why)
-			}
-			return fmt.Errorf("%w: pack %s: %d good shares of %d needed", ErrDamaged, a.ref.ID, len(a.good), k)
+			return a.short()
 		}
 		select {
 		case s := <-a.in:
@@ -179,6 +195,19 @@ func (a *attempt) gather() error {
 		}
 	}
 	return nil
+}
+
+// short is the error where fewer than k shares are good.
+func (a *attempt) short() error {
+	k, unasked := int(a.ref.K), len(a.f.Sites)-len(a.order)
+	silent := a.silent + unasked
+	switch {
+	case len(a.good)+silent < k || silent == 0:
+		return fmt.Errorf("%w: pack %s: %d good shares of %d needed", ErrDamaged, a.ref.ID, len(a.good), k)
+	case a.silent > 0:
+		return fmt.Errorf("%w: pack %s: %d good shares of %d needed, and %d embassies did not answer: %w", ErrTooFew, a.ref.ID, len(a.good), k, silent, a.why)
+	}
+	return fmt.Errorf("%w: pack %s: %d good shares of %d needed, and %w", ErrTooFew, a.ref.ID, len(a.good), k, ErrUnasked)
 }
 
 // take sorts an answer.

@@ -2,12 +2,16 @@ package register_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"testing"
 	"time"
 
+	"chancery.dev/chancery/internal/pack"
 	"chancery.dev/chancery/internal/register"
+	"chancery.dev/chancery/internal/shard"
 	"chancery.dev/chancery/internal/sim"
 )
 
@@ -75,8 +79,43 @@ func TestLostIsAnotherErrorThanOutOfReach(t *testing.T) {
 	}
 	e[0].Fail(sim.Faults{})
 	e[0].Damage(b.ref.Shares[0], nil)
-	if _, found, err := b.open(&register.Buffers{}); !errors.Is(err, register.ErrDamaged) || len(found) != 2 {
+	if _, found, err := b.open(&register.Buffers{}); !errors.Is(err, register.ErrDamaged) || errors.Is(err, register.ErrUnasked) || len(found) != 2 {
 		t.Errorf("two lost it: %v, %v", err, found)
+	}
+	b = newBench(t, 2, 3)
+	b.state.Embassies[0].Damage(b.ref.Shares[0], nil)
+	sites := b.reg.Sites()
+	sites[2].Fail(errors.New("down since long"))
+	f := &register.Fetcher{Register: b.reg, Sites: sites, Opener: pack.NewOpener(b.state.Key), Faults: &register.Faults{}}
+	if _, err := f.Open(t.Context(), &register.Buffers{}, b.ref); !errors.Is(err, register.ErrTooFew) || !errors.Is(err, register.ErrUnasked) {
+		t.Errorf("one lost it, and one was not asked: %v", err)
+	}
+}
+
+// reviving is an embassy that lost everything; while it says so somebody who reads beside has the others asked once more.
+type reviving struct {
+	register.Objects
+	others []*register.Site
+}
+
+func (r reviving) Get(context.Context, shard.Name, []byte) ([]byte, error) {
+	for _, s := range r.others {
+		s.Again()
+	}
+	return nil, fs.ErrNotExist
+}
+
+// Nobody who was not asked is at fault: embassies that get another chance amid a read are asked before a pack is given up.
+func TestWhoComesBackAmidAReadIsAsked(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 2, 3)
+	sites := b.reg.Sites()
+	sites[1].Fail(errors.New("gone"))
+	sites[2].Fail(errors.New("gone"))
+	sites[0].Objects = reviving{sites[0].Objects, sites[1:]}
+	f := &register.Fetcher{Register: b.reg, Sites: sites, Opener: pack.NewOpener(b.state.Key), Faults: &register.Faults{}}
+	if payload, err := f.Open(t.Context(), &register.Buffers{}, b.ref); err != nil || !bytes.Equal(payload, b.payload) {
+		t.Errorf("with two of three: %v", err)
 	}
 }
 

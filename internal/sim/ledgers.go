@@ -3,9 +3,11 @@ package sim
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/register"
+	"chancery.dev/chancery/internal/shard"
 )
 
 // Witnessed makes an embassy's ledger a member's: for those who hold what it lists against what it signed. As far as
@@ -35,25 +37,30 @@ type bookTree struct {
 }
 
 // Beyond is register.Tree.
-func (t *bookTree) Beyond(_ context.Context, kind ledger.RecordKind, of [16]byte, since, last uint64) (*register.Entered, error) {
-	started := since == 0
+func (t *bookTree) Beyond(_ context.Context, look register.Look) (*register.Seen, error) {
+	started := look.Since == ledger.Slot{}
+	seen := &register.Seen{Stored: make([]bool, len(look.Objects))}
 	for i, raw := range t.book.leaves {
 		leaf, err := ledger.ParseLeaf(raw)
 		if err != nil {
 			return nil, err
 		}
-		if leaf.Kind != ledger.RecordStored || leaf.Slot.Kind != kind || leaf.Slot.Register != of {
-			continue
-		}
-		started = started || leaf.Slot.Sequence == since
-		if started && leaf.Slot.Sequence > last {
-			return &register.Entered{Slot: leaf.Slot, Hash: leaf.Name, Leaf: uint64(i)}, nil
+		started = started || leaf.Kind == ledger.RecordStored && leaf.Slot == look.Since
+		switch {
+		case !started:
+		case leaf.Kind == ledger.ObjectStored:
+			if n := slices.Index(look.Objects, shard.Name(leaf.Name)); n >= 0 {
+				seen.Stored[n] = true
+			}
+		case leaf.Kind == ledger.RecordStored && leaf.Slot.Kind == look.Kind && leaf.Slot.Register == look.Of && leaf.Slot.Sequence > look.Last:
+			seen.Record = &register.Entered{Slot: leaf.Slot, Hash: leaf.Name, Leaf: uint64(i)}
+			return seen, nil
 		}
 	}
 	if !started {
-		return nil, fmt.Errorf("%s %d is in no leaf", kind, since)
+		return nil, fmt.Errorf("%s %d is in no leaf", look.Since.Kind, look.Since.Sequence)
 	}
-	return nil, nil
+	return seen, nil
 }
 
 // Keep is register.Tree.

@@ -106,6 +106,7 @@ func TestAStreamSurvivesTheDeathOfItsWriterAtEveryCall(t *testing.T) {
 				t.Run(fmt.Sprintf("call %d, after %v, new machine %v", at, after, empty), func(t *testing.T) {
 					b := newBench(t, 2, 3)
 					told, _ := b.crashing(at, after, 1, 6)
+					b.neverShort(told)
 					if empty {
 						b.dir = sim.FastDir(t)
 					}
@@ -194,7 +195,7 @@ func TestWhatAnInterruptedStreamLeftIsReplaced(t *testing.T) {
 func TestTwoStreamsOnOneFolderAreRefused(t *testing.T) {
 	b := newBench(t, 2, 3)
 	f := b.flow()
-	if _, err := stream.Open(t.Context(), b.reg(), b.state.Agent); !errors.Is(err, durable.ErrLocked) {
+	if _, err := stream.Open(t.Context(), b.reg(), b.state.Agent, stream.Options{}); !errors.Is(err, durable.ErrLocked) {
 		t.Fatal(err)
 	}
 	f.end()

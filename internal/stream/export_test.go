@@ -11,3 +11,13 @@ func (s *Stream) Logged() (n int) {
 	}
 	return n
 }
+
+// Hurry takes the waits for what is on its way away: nothing is, where the writer is dead.
+func Hurry() { clear(onItsWay[:]) }
+
+// Eager has an embassy that is back get a gathering as soon as that is noticed.
+func Eager(t interface{ Cleanup(func()) }) {
+	was := earlyPause
+	earlyPause = 0
+	t.Cleanup(func() { earlyPause = was })
+}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"chancery.dev/chancery/internal/archive"
+	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/shard"
@@ -112,17 +113,17 @@ func TestAStreamNeedsEnoughEmbassiesToOpen(t *testing.T) {
 	f.end()
 	// One that does not must not sign a number that the silent embassy may hold.
 	fresh := b.state.Register(sim.FastDir(t))
-	if _, err := stream.Open(t.Context(), fresh, b.state.Agent); !errors.Is(err, register.ErrTooFew) {
+	if _, err := stream.Open(t.Context(), fresh, b.state.Agent, stream.Options{}); !errors.Is(err, register.ErrTooFew) {
 		t.Fatal(err)
 	}
-	s, err := stream.Open(t.Context(), fresh, b.state.Agent, b.state.Embassies[0].ID)
+	s, err := stream.Open(t.Context(), fresh, b.state.Agent, stream.Options{Without: []charter.EmbassyID{b.state.Embassies[0].ID}})
 	check(t, err)
 	if _, n, _ := s.Last(); n != 4 {
 		t.Fatal(n)
 	}
 	check(t, s.Close(t.Context()))
 	b.state.Embassies[1].Fail(sim.Down())
-	if _, err := stream.Open(t.Context(), b.reg(), b.state.Agent); !errors.Is(err, register.ErrTooFew) {
+	if _, err := stream.Open(t.Context(), b.reg(), b.state.Agent, stream.Options{}); !errors.Is(err, register.ErrTooFew) {
 		t.Fatal(err)
 	}
 }
@@ -205,7 +206,7 @@ func TestAForkedStreamEndsAndIsKeptAsEvidence(t *testing.T) {
 	if err := x.Complete(); x.Len() != 3 || !errors.Is(err, register.ErrForked) {
 		t.Fatal(x.Len(), err)
 	}
-	if _, err := stream.Open(t.Context(), b.reg(), b.state.Agent); !errors.Is(err, register.ErrForked) {
+	if _, err := stream.Open(t.Context(), b.reg(), b.state.Agent, stream.Options{}); !errors.Is(err, register.ErrForked) {
 		t.Fatal(err)
 	}
 	if _, err := b.verifies(archive.VerifyOptions{}); !errors.Is(err, register.ErrForked) {
@@ -228,9 +229,7 @@ func TestAStretchIsLostOnlyWithBothItsPacks(t *testing.T) {
 	f := b.flow()
 	f.write(1, 20)
 	e := b.state.Embassies
-	f.until(func() bool {
-		return len(e[0].Objects()) == 20 && len(e[1].Objects()) == 20 && len(e[2].Objects()) == 20
-	})
+	f.everywhere(20)
 	var own, gathering [3][]shard.Name
 	for i := range e {
 		own[i] = e[i].Objects()

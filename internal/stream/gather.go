@@ -96,10 +96,7 @@ func (g *gatherer) add(s *Stream, f *flight) {
 	if u := g.now; u != nil && !u.fits(&entry) {
 		g.now = nil
 		if !g.busy && u.builder.Count() > 1 {
-			g.busy = true
-			s.working.Go(func() {
-				_ = s.writeGathering(s.ctx, u) // one that fails is missed by nobody; Healthy tells of embassies
-			})
+			g.write(s, u)
 		}
 	}
 	if g.now == nil {
@@ -115,6 +112,33 @@ func (g *gatherer) add(s *Stream, f *flight) {
 		f.stored = nil
 	}
 	u.list, u.table, u.through = append(u.list, entry), u.table+snapshot.GatheredSize(&entry), f.hash
+}
+
+// write begins to write a gathering. It is called with mu held, and while no other is written.
+func (g *gatherer) write(s *Stream, u *gatheringUp) {
+	g.busy = true
+	s.working.Go(func() {
+		_ = s.writeGathering(s.ctx, u) // one that fails is missed by nobody; Healthy tells of embassies
+	})
+}
+
+// early begins to write what has come together, though it is not full, if this stretch is in it, and reports whether it is: an
+// embassy that missed it gets its share so. What stands in an earlier gathering, and what was too large for any, it gets by
+// Repair.
+func (g *gatherer) early(s *Stream, missed uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	u := g.now
+	if g.busy || u == nil || !u.holds(missed) {
+		return false
+	}
+	g.now = nil
+	g.write(s, u)
+	return true
+}
+
+func (u *gatheringUp) holds(seq uint64) bool {
+	return seq >= u.first && seq-u.first < uint64(len(u.list))
 }
 
 func (u *gatheringUp) fits(x *snapshot.Gathered) bool {
@@ -141,8 +165,9 @@ func (s *Stream) Gather(ctx context.Context) error {
 
 // closing is what is done when all is durable and nothing more comes.
 func (s *Stream) closing(ctx context.Context) error {
+	missed := s.missed()
 	s.gather.mu.Lock()
-	if u := s.gather.now; u != nil && u.builder.Count() < minGathered {
+	if u := s.gather.now; u != nil && u.builder.Count() < minGathered && !u.holds(missed) {
 		s.gather.now = nil
 	}
 	s.gather.mu.Unlock()
@@ -168,11 +193,12 @@ func (s *Stream) writeGathering(ctx context.Context, u *gatheringUp) error {
 	}
 	defer s.giveBack(ref.Class, buf)
 	u.buf, u.builder = nil, nil
+	through := u.first + uint64(len(u.list)) - 1
 	record, err := s.signGathering(u, &ref)
 	if err != nil {
 		return err
 	}
-	if err := s.sendGathering(ctx, g.last, record, &ref, parts); err != nil {
+	if err := s.sendGathering(ctx, g.last, through, record, &ref, parts); err != nil {
 		return fmt.Errorf("gathering %d: %w", g.last, err)
 	}
 	return s.deliver(ctx, &ref)
@@ -211,9 +237,9 @@ func (s *Stream) signGathering(u *gatheringUp, ref *snapshot.PackRef) ([]byte, e
 	return b, nil
 }
 
-// sendGathering sends a gathering to each embassy once. The one before it, if an embassy lacks its record, is given by
-// Repair: readers need one embassy that shows it.
-func (s *Stream) sendGathering(ctx context.Context, seq uint64, record []byte, ref *snapshot.PackRef, parts [][]byte) error {
+// sendGathering sends a gathering, of stretches up to through, to each embassy once. The one before it, if an embassy lacks
+// its record, is given by Repair: readers need one embassy that shows it.
+func (s *Stream) sendGathering(ctx context.Context, seq, through uint64, record []byte, ref *snapshot.PackRef, parts [][]byte) error {
 	slot := ledger.Slot{Kind: ledger.GatheringRecord, Register: [16]byte(s.reg.ID), Sequence: seq}
 	errs := make([]error, len(s.lanes))
 	var all sync.WaitGroup
@@ -223,7 +249,13 @@ func (s *Stream) sendGathering(ctx context.Context, seq uint64, record []byte, r
 				errs[i] = fmt.Errorf("%s: storing object %s: %w", l.Name, ref.Shares[i], err)
 				return
 			}
-			errs[i] = s.putRecord(ctx, l, slot, record)
+			if errs[i] = s.putRecord(ctx, l, slot, record); errs[i] == nil {
+				s.mu.Lock()
+				if l.missed <= through {
+					l.missed = 0
+				}
+				s.mu.Unlock()
+			}
 		})
 	}
 	all.Wait()

@@ -1,12 +1,19 @@
 package stream_test
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
 	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/sim"
+	"chancery.dev/chancery/internal/stream"
 )
+
+func TestMain(m *testing.M) {
+	stream.Hurry()
+	os.Exit(m.Run())
+}
 
 // check ends a test at an error that the property is not about.
 func check(t testing.TB, err error) {

@@ -15,7 +15,7 @@ import (
 // was: whoever wrote it ended before it was durable. Nobody was told that it is.
 var ErrUnfinished = errors.New("the stretch was never completed")
 
-// StretchPlace is one stretch of an index.
+// Place is one stretch of an index.
 type Place struct {
 	Sequence uint64
 	Position []byte
@@ -32,6 +32,7 @@ type Index struct {
 	silent   []register.Down
 	n, k     int
 	problem  error // why the chain ends before what is shown, or is not one
+	tail     *tail // nil where a record says of each stretch that it was durable
 	gathered []*snapshot.Gathering
 }
 
@@ -56,15 +57,21 @@ func (x *Index) At(i int) Place {
 }
 
 // Complete tells whether the end of the index is the end of the stream: the chain is unbroken, nothing is forked, and
-// at least n-k+1 embassies showed all their records, so that of the k that hold any durable stretch one was asked. Where
-// their ledgers are at hand (Member.Ledger), those say so too: what an embassy entered and does not show is found. For
-// embassies that hide what no ledger says, see CompleteDespite.
+// at least n-k+1 embassies showed all their records, so that of the k that hold any durable stretch one was asked; and of
+// no stretch that is shown and not Settled it is left open whether it ever was, which as many must deny. Where their
+// ledgers are at hand (Member.Ledger), those say so too: what an embassy entered and does not show, or does not hold any
+// more, is found. For embassies that hide what no ledger says, see CompleteDespite.
 func (x *Index) Complete() error { return x.CompleteDespite(0) }
 
 // CompleteDespite is Complete though so many of the embassies that answered may hide what they hold.
 func (x *Index) CompleteDespite(liars int) error {
 	if x.problem != nil {
 		return x.problem
+	}
+	if x.tail != nil {
+		if err := x.tail.undecided(x, liars); err != nil {
+			return err
+		}
 	}
 	need := x.n - x.k + 1 + liars
 	if len(x.embassy) >= need {
@@ -242,39 +249,6 @@ func (b *indexing) gathering(g *snapshot.Gathering, from uint64) error {
 		}
 	}
 	b.x.last, b.x.kept = g.Through, max(b.x.kept, g.Through)
-	return nil
-}
-
-// settled asks the embassies about the few stretches at the end of which no record says that they are durable.
-func (b *indexing) settled(ctx context.Context) error {
-	x := b.x
-	i := len(x.places)
-	for i > 0 && x.places[i-1].seq > x.kept {
-		i--
-	}
-	tail := x.places[i:]
-	if len(tail) == 0 {
-		return nil
-	}
-	var refs []*snapshot.PackRef
-	var replaces []uint64
-	if first := tail[0].seq; first > x.kept+1 { // what comes before what was asked for decides too
-		_, _, err := b.view.walk(ctx, x.kept, first-1, nil, nil, func(s *snapshot.Stretch, _ []byte) error {
-			refs, replaces = append(refs, &s.Pack), append(replaces, s.Replaces)
-			return nil
-		})
-		if err = b.ends(ctx, err); err != nil || uint64(len(refs)) != first-1-x.kept {
-			return err // a fork or a hole is said by Complete
-		}
-	}
-	for j := range tail {
-		refs, replaces = append(refs, tail[j].ref), append(replaces, tail[j].replaces)
-	}
-	good, _, err := b.view.holders(ctx, refs)
-	if err != nil {
-		return err
-	}
-	x.kept = reach(x.kept+1, replaces, x.kept, func(j int) bool { return good[j] >= x.k })
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 
 	"chancery.dev/chancery/internal/ledger"
@@ -40,7 +41,7 @@ type inspection struct {
 
 	waiting []*snapshot.Stretch
 	kept    uint64
-	sure    uint64 // what the newest gathering says is kept
+	sure    uint64 // what the newest gathering says is kept, or this machine told
 	last    uint64
 	unit    []*snapshot.Stretch // that are looked at together
 	list    []shown             // gatherings that are not read yet
@@ -88,8 +89,9 @@ func (c *inspection) all() (err error) {
 	if err != nil {
 		return err
 	}
+	c.sure = readStreamState(filepath.Join(c.in.Register.Dir, dirName, "state")).kept // where this machine wrote it
 	for _, g := range newest {
-		c.sure = g.Through
+		c.sure = max(c.sure, g.Through)
 	}
 	_, _, err = c.view.walk(c.ctx, 0, ^uint64(0), nil, nil, c.take)
 	if err == nil {
@@ -138,7 +140,7 @@ func (c *inspection) certain(through uint64) error {
 	return nil
 }
 
-// end finds out which of the last stretches are durable. What comes behind was never finished.
+// end finds out which of the last stretches are durable, or may be. What comes behind was never finished.
 func (c *inspection) end() error {
 	if err := c.certain(min(c.sure, c.last)); err != nil {
 		return err
@@ -148,12 +150,12 @@ func (c *inspection) end() error {
 		refs[i], replaces[i] = &s.Pack, s.Replaces
 	}
 	if len(refs) > 0 {
-		good, _, err := c.view.holders(c.ctx, refs)
+		held, err := c.view.holders(c.ctx, refs)
 		if err != nil {
 			return err
 		}
 		first := c.waiting[0].Sequence
-		if err := c.certain(reach(first, replaces, first-1, func(i int) bool { return good[i] >= c.in.Register.K })); err != nil {
+		if err := c.certain(reach(first, replaces, first-1, func(i int) bool { return held[i].most() >= c.in.Register.K })); err != nil {
 			return err
 		}
 	}

@@ -34,7 +34,7 @@ func FindNeeds(ctx context.Context, reg *register.Register, agent *register.Agen
 	for i, g := range list {
 		refs[i] = &g.Pack
 	}
-	good, _, err := n.view.holders(ctx, refs)
+	held, err := n.view.holders(ctx, refs)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func FindNeeds(ctx context.Context, reg *register.Register, agent *register.Agen
 		switch {
 		case g.Through < first:
 			n.Lost = append(n.Lost, g)
-		case good[i] == len(sites) && !parting(&g.Pack):
+		case held[i].good == len(sites) && !parting(&g.Pack):
 			table, err := openTable(reg, g)
 			if err != nil {
 				return nil, err

@@ -21,6 +21,16 @@ import (
 
 const dirName = "stretches"
 
+// Options are what whoever opens a stream may ask for beyond the least.
+type Options struct {
+	// Holders is how many embassies hold a stretch, and all before it, before it is called durable: from the register's k,
+	// which 0 means, to all. With k the stretch is lost for as long as one of these is gone; each one more may vanish
+	// together with home, and each one more that does not answer holds the stream up.
+	Holders int
+	// Without names embassies that are gone for good, which are not waited for.
+	Without []charter.EmbassyID
+}
+
 // Open prepares to append to a register's stream: it brings the local copy of the records up to date with the
 // embassies, of which k must answer (ErrTooFew), and finds out how far the stream is durable. Two records of one number
 // are ErrForked; what is known of them is in the register's folder. One stream at a time may be open on a folder
@@ -28,8 +38,12 @@ const dirName = "stretches"
 //
 // A machine that does not remember the newest stretch that embassies show needs all of them to answer, once: one that is
 // silent may hold another that whoever wrote before was about to store, and to sign a second of that number would fork
-// the stream. without names embassies that are gone for good, which are not waited for.
-func Open(ctx context.Context, reg *register.Register, agent *register.Agent, without ...charter.EmbassyID) (*Stream, error) {
+// the stream. For the same reason such a machine takes for durable what k embassies hold, whatever Holders asks for.
+func Open(ctx context.Context, reg *register.Register, agent *register.Agent, opts Options) (*Stream, error) {
+	holders, err := opts.holders(reg)
+	if err != nil {
+		return nil, err
+	}
 	dir := filepath.Join(reg.Dir, dirName)
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -39,12 +53,12 @@ func Open(ctx context.Context, reg *register.Register, agent *register.Agent, wi
 		return nil, fmt.Errorf("stream of register %s: %w", reg.Name, err)
 	}
 	s := &Stream{
-		reg: reg, agent: agent, dir: dir, unlock: unlock,
+		reg: reg, agent: agent, holders: holders, dir: dir, unlock: unlock,
 		desks: newDesks(reg.IDKey), before: make(chan struct{}), spare: map[pack.Class][][]byte{},
 		view: newView(reg, agent.Trusted, reg.Sites(), &register.Faults{}), logging: make(chan struct{}, 1),
 	}
 	s.changed = sync.NewCond(&s.mu)
-	if err := s.open(ctx, without); err != nil {
+	if err := s.open(ctx, opts.Without); err != nil {
 		s.keepForks()
 		if s.log != nil {
 			err = errors.Join(err, s.log.close())
@@ -66,6 +80,14 @@ func Open(ctx context.Context, reg *register.Register, agent *register.Agent, wi
 		s.mayFill(l)
 	}
 	return s, nil
+}
+
+func (o *Options) holders(reg *register.Register) (int, error) {
+	n := cmp.Or(o.Holders, reg.K)
+	if n < reg.K || n > len(reg.Members) {
+		return 0, fmt.Errorf("%w: %d holders; register %s is read with %d of its %d embassies", ErrHolders, n, reg.Name, reg.K, len(reg.Members))
+	}
+	return n, nil
 }
 
 func (s *Stream) open(ctx context.Context, without []charter.EmbassyID) (err error) {
@@ -135,8 +157,7 @@ func (o *opening) sync(ctx context.Context) error {
 func (o *opening) remembers(without []charter.EmbassyID) error {
 	for _, x := range o.view.sites {
 		if o.learnt && !x.Up() && !slices.Contains(without, x.ID) {
-			return fmt.Errorf("%w: this machine does not remember the end of the stream, so every embassy must answer once, and %s does not: %w",
-				register.ErrTooFew, x.Name, x.Reason())
+			return fmt.Errorf("%w: %w, so every embassy must answer once, and %s does not: %w", register.ErrTooFew, ErrNoMemory, x.Name, x.Reason())
 		}
 	}
 	return nil
@@ -229,12 +250,16 @@ func (o *opening) settled(ctx context.Context) error {
 	if o.floor+uint64(len(refs)) != o.last {
 		return fmt.Errorf("%w: %d records behind stretch %d, want those up to %d", register.ErrTooFew, len(refs), o.floor, o.last)
 	}
-	good, silent, err := o.view.holders(ctx, refs)
+	held, err := o.view.holders(ctx, refs)
 	if err != nil {
 		return err
 	}
-	o.kept = reach(o.floor+1, replaces, o.floor, func(i int) bool { return good[i] >= o.reg.K })
-	if most := reach(o.floor+1, replaces, o.floor, func(i int) bool { return good[i]+silent >= o.reg.K }); most > o.kept {
+	enough := o.holders
+	if o.learnt || o.known.kept == 0 { // it may have been told to be durable by another, with k
+		enough = o.reg.K
+	}
+	o.kept = reach(o.floor+1, replaces, o.floor, func(i int) bool { return held[i].good >= enough })
+	if most := reach(o.floor+1, replaces, o.floor, func(i int) bool { return held[i].most() >= enough }); most > o.kept {
 		o.doubt = fmt.Errorf("%w to tell whether stretches %d to %d are durable: %w", register.ErrTooFew, o.kept+1, most, downError(o.view.sites))
 	}
 	if o.durable = o.kept; o.kept < o.last {
@@ -291,16 +316,35 @@ func (o *opening) lanes(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// holders counts the embassies that hold their share of each pack, and those that do not answer.
-func (v *view) holders(ctx context.Context, refs []*snapshot.PackRef) (good []int, silent int, err error) {
-	good = make([]int, len(refs))
+// held is what the embassies say of one pack.
+type held struct {
+	good  int    // that hold their share
+	lacks []bool // by site: that say they do not
+}
+
+// most is how many embassies may hold their share.
+func (h *held) most() (n int) {
+	for _, lacks := range h.lacks {
+		if !lacks {
+			n++
+		}
+	}
+	return n
+}
+
+// holders asks the embassies whether they hold their share of each pack.
+func (v *view) holders(ctx context.Context, refs []*snapshot.PackRef) ([]held, error) {
+	out := make([]held, len(refs))
+	for i := range out {
+		out[i].lacks = make([]bool, len(v.sites))
+	}
 	for i, s := range v.sites {
 		for at := 0; at < len(refs) && s.Up(); at += register.Batch {
 			part := refs[at:min(len(refs), at+register.Batch)]
 			names := make([]shard.Name, len(part))
 			for j, ref := range part {
 				if len(ref.Shares) != len(v.sites) {
-					return nil, 0, fmt.Errorf("pack %s: made for %d embassies, the register has %d", ref.ID, ref.N, len(v.sites))
+					return nil, fmt.Errorf("pack %s: made for %d embassies, the register has %d", ref.ID, ref.N, len(v.sites))
 				}
 				names[j] = ref.Shares[i]
 			}
@@ -310,19 +354,17 @@ func (v *view) holders(ctx context.Context, refs []*snapshot.PackRef) (good []in
 				break
 			}
 			for j := range part {
-				if !slices.ContainsFunc(flaws, func(f register.Flaw) bool { return f.Name == names[j] }) {
-					good[at+j]++
+				h := &out[at+j]
+				if h.lacks[i] = slices.ContainsFunc(flaws, func(f register.Flaw) bool { return f.Name == names[j] }); !h.lacks[i] {
+					h.good++
 				}
 			}
 		}
 		if ctx.Err() != nil {
-			return nil, 0, context.Cause(ctx)
-		}
-		if !s.Up() {
-			silent++
+			return nil, context.Cause(ctx)
 		}
 	}
-	return good, silent, v.sites.Enough(v.reg.K)
+	return out, v.sites.Enough(v.reg.K)
 }
 
 // reach returns the newest stretch of those from first on, which come behind floor, that is whole and so is every one

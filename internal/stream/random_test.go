@@ -57,6 +57,10 @@ func (w *walk) die() {
 		w.told = max(w.told, w.flow.told[n-1])
 	}
 	w.mu.Unlock()
+	w.neverShort(w.told)
+	for _, i := range w.down {
+		w.state.Embassies[i].Fail(sim.Down())
+	}
 	if w.rand.IntN(3) == 0 { // a machine that remembers nothing
 		w.heal()
 		w.dir = sim.FastDir(w)

@@ -21,6 +21,9 @@ const (
 	fillBatch = 64
 )
 
+// earlyPause is how long after each other gatherings are written before they are full, because an embassy is back.
+var earlyPause = 10 * time.Second
+
 // errSlow means that an embassy took so long that the others would have had to wait.
 var errSlow = errors.New("slower than the stream")
 
@@ -34,11 +37,12 @@ type lane struct {
 	beyond  map[uint64]bool
 	under   map[uint64]bool // records that are on their way, maybe with others
 	filling bool
+	missed  uint64 // the newest stretch of which it did not take the share, until it takes a gathering of it; 0: none
 
 	delivered uint64 // deliveries say what it was given, up to this stretch
 }
 
-// carry brings a stretch to one embassy: until it has it, or k others do and it does not answer.
+// carry brings a stretch to one embassy: until it has it, or enough others do and it does not answer.
 func (s *Stream) carry(f *flight, l *lane) {
 	defer s.landed(f)
 	shared := false
@@ -52,9 +56,14 @@ func (s *Stream) carry(f *flight, l *lane) {
 			if s.ctx.Err() == nil {
 				s.fails(l, errSlow)
 			}
-			return
+			break
 		}
 		s.fails(l, err)
+	}
+	if !shared {
+		s.mu.Lock()
+		l.missed = max(l.missed, f.seq)
+		s.mu.Unlock()
 	}
 }
 
@@ -141,7 +150,7 @@ func (s *Stream) acknowledged(f *flight, l *lane) {
 	defer s.mu.Unlock()
 	l.answers()
 	f.acks++
-	for len(s.flights) > 0 && s.flights[0].acks >= s.reg.K && s.broken == nil {
+	for len(s.flights) > 0 && s.flights[0].acks >= s.holders && s.broken == nil {
 		first := s.flights[0]
 		first.durable, s.durable = true, first.seq
 		close(first.over)
@@ -331,6 +340,7 @@ func (s *Stream) fillFrom(l *lane, from, end uint64) error {
 func (s *Stream) tend() {
 	t := time.NewTicker(tendPause)
 	defer t.Stop()
+	early := time.Now()
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -342,5 +352,20 @@ func (s *Stream) tend() {
 			s.mayFill(l)
 		}
 		s.mu.Unlock()
+		if time.Since(early) >= earlyPause && s.gather.early(s, s.missed()) {
+			early = time.Now()
+		}
 	}
+}
+
+// missed is the newest stretch that an embassy missed which answers again; 0: none.
+func (s *Stream) missed() (newest uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.lanes {
+		if l.why == nil {
+			newest = max(newest, l.missed)
+		}
+	}
+	return newest
 }

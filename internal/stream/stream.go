@@ -30,6 +30,10 @@ var (
 	ErrSize = errors.New("a stretch of impossible size")
 	// ErrClosed means that the stream was closed before the stretch was durable.
 	ErrClosed = errors.New("the stream was closed")
+	// ErrNoMemory comes with register.ErrTooFew where the embassies show records that this machine did not write or lost.
+	ErrNoMemory = errors.New("this machine does not remember the end of the stream")
+	// ErrHolders means that a stretch cannot be with as many embassies as was asked for, or could not be read from them.
+	ErrHolders = errors.New("an impossible number of embassies that hold a stretch")
 )
 
 const (
@@ -49,14 +53,16 @@ func MaxData() int { return pack.Largest(pack.Data) - 64 }
 // Stream writes a register's stream to its embassies, stretch by stretch. It is safe for concurrent use, though whoever
 // appends from several sides does not know in which order.
 //
-//	Append ── compress; seal, split, mask ──> every embassy: its share        ┐ acknowledged by k, and so all before:
+//	Append ── compress; seal, split, mask ──> every embassy: its share        ┐ acknowledged by enough, and so all before:
 //	       ── sign, write to disk at home ──> every embassy: the record after ┘ done(nil), and into the next gathering
 //
-// An embassy that fails is tried again, less and less often, with what is appended then; the records that it missed it
-// gets when it is back, the shares by Repair. While fewer than k answer, everything waits and nothing is lost.
+// An embassy that fails is tried again, less and less often, with what is appended then. When it is back it gets the records
+// that it missed, and a gathering of the stretches that are in none yet; other shares that it missed it gets by Repair. While
+// too few answer, everything waits and nothing is lost.
 type Stream struct {
 	reg     *register.Register
 	agent   *register.Agent
+	holders int // of a stretch, before it is durable
 	dir     string
 	coder   *shard.Coder
 	unlock  func()
@@ -132,7 +138,7 @@ type flight struct {
 	durable bool
 }
 
-// Last returns the position and number of the newest stretch that k embassies hold, with all before it; number 0 where
+// Last returns the position and number of the newest stretch that is durable, with all before it; number 0 where
 // there is none. Whoever opens a stream goes on behind it: what was appended later and did not become durable is
 // replaced by the next stretch.
 func (s *Stream) Last() (position []byte, sequence uint64, err error) {
@@ -148,7 +154,7 @@ func (s *Stream) Doubt() error { return s.doubt }
 
 // Append hands over the next stretch, 1 to MaxData bytes, and its position, at most snapshot.MaxPosition bytes that
 // this package does not understand. It keeps neither slice. done is called once, later, from one goroutine, in the order of
-// Append: with nil when k embassies have acknowledged share and record of this stretch and of all before, else with the
+// Append: with nil when Options.Holders embassies have acknowledged share and record of this stretch and of all before, else with the
 // reason why that will not happen any more. Append blocks while too much is on its way. When it returns an error, the
 // stretch was not taken and done is not called.
 func (s *Stream) Append(ctx context.Context, position, data []byte, done func(error)) error {
@@ -374,7 +380,7 @@ func (s *Stream) breakOff(err error) {
 // slowTime is how long a stretch may be on its way before that is said.
 const slowTime = 10 * time.Second
 
-// Healthy returns nil while at least k embassies answer and stretches become durable in time. Otherwise it is ErrTooFew with
+// Healthy returns nil while enough embassies answer and stretches become durable in time. Otherwise it is ErrTooFew with
 // what each of the others said last, or what ended the stream for good. Whoever protects a register with the stream
 // raises an alarm when it is not nil for long.
 func (s *Stream) Healthy() error {
@@ -391,12 +397,12 @@ func (s *Stream) Healthy() error {
 			err = errors.Join(err, fmt.Errorf("%s: %w", l.Name, l.why))
 		}
 	}
-	if len(s.lanes)-down < s.reg.K {
-		return fmt.Errorf("%w: %d of %d answer, %d are needed: %w", register.ErrTooFew, len(s.lanes)-down, len(s.lanes), s.reg.K, err)
+	if len(s.lanes)-down < s.holders {
+		return fmt.Errorf("%w: %d of %d answer, %d are to hold the log: %w", register.ErrTooFew, len(s.lanes)-down, len(s.lanes), s.holders, err)
 	}
 	if len(s.flights) > 0 && time.Since(s.flights[0].begun) > slowTime {
 		return fmt.Errorf("%w: stretch %d is on its way for %s, and fewer than %d have acknowledged it", register.ErrTooFew,
-			s.flights[0].seq, time.Since(s.flights[0].begun).Round(time.Second), s.reg.K)
+			s.flights[0].seq, time.Since(s.flights[0].begun).Round(time.Second), s.holders)
 	}
 	return nil
 }

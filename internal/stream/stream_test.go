@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/pack"
 	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/sim"
@@ -36,11 +37,13 @@ type flow struct {
 	lost []error
 }
 
-func (b *bench) flow() *flow {
+func (b *bench) flow() *flow { return b.flowOf(stream.Options{}) }
+
+func (b *bench) flowOf(o stream.Options) *flow {
 	b.Helper()
 	f := &flow{bench: b}
 	var err error
-	f.Stream, err = stream.Open(b.Context(), b.reg(), b.state.Agent)
+	f.Stream, err = stream.Open(b.Context(), b.reg(), b.state.Agent, o)
 	check(b, err)
 	return f
 }
@@ -103,6 +106,16 @@ func (f *flow) until(holds func() bool) {
 		}
 		wait()
 	}
+}
+
+// everywhere waits until every embassy has the shares and the records of so many stretches.
+func (f *flow) everywhere(n int) {
+	f.Helper()
+	f.until(func() bool {
+		return !slices.ContainsFunc(f.state.Embassies, func(e *sim.Embassy) bool {
+			return records(e, ledger.StretchRecord) != n || len(e.Objects()) != n
+		})
+	})
 }
 
 // reading is a reader and what it finds wrong.
