@@ -46,7 +46,7 @@ func (r remote) Check(ctx context.Context, names []shard.Name, read bool) ([]reg
 	}
 	missing, err := r.Missing(ctx, names)
 	for _, n := range missing {
-		flaws = append(flaws, register.Flaw{Name: n, What: "missing"})
+		flaws = append(flaws, register.Flaw{Name: n, What: register.Missing})
 	}
 	return flaws, err
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/charter"
 	"chancery.dev/chancery/internal/durable"
 	"chancery.dev/chancery/internal/home"
@@ -148,7 +149,8 @@ func (c *connection) stream(ctx context.Context, u *ui, name string, without ...
 	if err != nil {
 		return err
 	}
-	to, err := openStream(ctx, reg, c.agent(), stream.Options{Holders: r.Definition.Postgres.Holders, Without: lost}, func(err error) {
+	opts := stream.Options{Holders: r.Definition.Postgres.Holders, Without: lost, Mend: c.mender(u, reg)}
+	to, err := openStream(ctx, reg, c.agent(), opts, func(err error) {
 		u.note("%s: %v; trying again", name, err)
 		if errors.Is(err, stream.ErrNoMemory) {
 			u.note("hint: where that embassy is gone for good: chancery pg stream %s --without EMBASSY", name)
@@ -171,6 +173,17 @@ func (c *connection) stream(ctx context.Context, u *ui, name string, without ...
 		err = cerr // what was not durable was not acknowledged: the server sends it again
 	}
 	return err
+}
+
+// mender gives embassies that were away what they missed of a stream, and says so.
+func (c *connection) mender(u *ui, reg *register.Register) stream.Mender {
+	return func(ctx context.Context, sites register.Sites, after, through uint64) error {
+		made, err := archive.MendStream(ctx, reg, c.agent(), sites, after, through)
+		if made > 0 && !u.quiet {
+			u.note("%s: %s made for embassies that were away", reg.Name, plural(made, "object"))
+		}
+		return err
+	}
 }
 
 // streamClosing is how long a stream that ends waits for what is on its way.

@@ -98,7 +98,7 @@ func (r *run) open(ctx context.Context) error {
 	}
 	for i, s := range r.sites {
 		if lag := h.lag[i]; s.Up() && lag < h.last {
-			r.faults.Add(register.Fault{Embassy: s.Name, Object: fmt.Sprintf("head %d", lag+1), What: "missing"})
+			r.faults.Add(register.Fault{Embassy: s.Name, Object: fmt.Sprintf("head %d", lag+1), What: register.Missing})
 		}
 	}
 	// Where a damaged block would only make a backup store a chunk again, it would make a reader take a chunk for lost.

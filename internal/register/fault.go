@@ -11,8 +11,11 @@ import (
 type Fault struct {
 	Embassy string `json:"embassy"`
 	Object  string `json:"object"` // name of the object, or "head 12"
-	What    string `json:"what"`   // "missing", "wrong bytes", or why it could not be read
+	What    string `json:"what"`   // Missing, "wrong bytes", or why it could not be read
 }
+
+// Missing is the fault of an embassy that says it does not hold an object. It need not be one: it may never have been given it.
+const Missing = "missing"
 
 // String says who, what and why in one line.
 func (f Fault) String() string {
@@ -52,9 +55,18 @@ func (f *Faults) Add(x Fault) {
 
 // Drop forgets what is about some objects, by Fault.Object: nothing needs them.
 func (f *Faults) Drop(objects map[string]bool) {
+	f.forget(func(x Fault) bool { return objects[x.Object] })
+}
+
+// DropMissing forgets that some objects are missing: others stand for them. What is wrong with them otherwise stays.
+func (f *Faults) DropMissing(objects map[string]bool) {
+	f.forget(func(x Fault) bool { return x.What == Missing && objects[x.Object] })
+}
+
+func (f *Faults) forget(which func(Fault) bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.list = slices.DeleteFunc(f.list, func(x Fault) bool { return objects[x.Object] })
+	f.list = slices.DeleteFunc(f.list, which)
 }
 
 // All returns what was noted, by embassy and object, in a list of the caller's own.

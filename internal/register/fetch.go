@@ -215,7 +215,7 @@ func (a *attempt) take(s share) {
 	site := a.f.Sites[s.number]
 	switch {
 	case errors.Is(s.err, fs.ErrNotExist):
-		a.blame(s.number, "missing")
+		a.blame(s.number, Missing)
 	case errors.Is(s.err, errSize):
 		a.blame(s.number, "wrong size")
 	case s.err != nil:

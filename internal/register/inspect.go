@@ -143,12 +143,13 @@ func (in *Inspector) checkPack(ctx context.Context, u *packOpener, ref *snapshot
 	in.tally.Packs++
 	in.tally.Objects += good
 	in.tally.Chunks += chunks
-	in.judge(ref, good, opens)
+	in.judge(ref, good, 0, opens)
 }
 
-// judge tells how a pack stands, by how many embassies show a good share of it.
-func (in *Inspector) judge(ref *snapshot.PackRef, good int, opens bool) {
-	silent := len(in.Sites) - len(in.Sites.Up())
+// judge tells how a pack stands, by how many embassies show a good share of it, and at how many that answer it could not be
+// read just now.
+func (in *Inspector) judge(ref *snapshot.PackRef, good, unread int, opens bool) {
+	silent := len(in.Sites) - len(in.Sites.Up()) + unread
 	verdict := Whole
 	switch k := int(ref.K); {
 	case !opens || good+silent < k:
@@ -170,7 +171,7 @@ func (in *Inspector) fetchShare(ctx context.Context, u *packOpener, s *Site, ref
 	case ctx.Err() != nil:
 		return false
 	case errors.Is(err, fs.ErrNotExist):
-		what = "missing"
+		what = Missing
 	case err != nil:
 		what = err.Error()
 		s.Strike(fmt.Errorf("reading object %s: %w", name, err))
@@ -217,7 +218,7 @@ func (in *Inspector) Repair(ctx context.Context, batch []snapshot.PackRef) error
 		}
 		in.tally.Packs++
 		in.tally.Objects += len(m.good)
-		in.judge(m.ref, len(m.good), true)
+		in.judge(m.ref, len(m.good), m.unread, true)
 	}
 	for i, s := range in.Sites {
 		if len(made[i]) == 0 || !s.Up() {

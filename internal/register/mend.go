@@ -17,6 +17,7 @@ type mending struct {
 	ref    *snapshot.PackRef
 	good   []int // sites that hold their share, as far as is known
 	want   []int // sites that do not
+	unread int   // sites of which a share could not be read, for another reason than that it is missing or wrong
 	shares [][]byte
 }
 
@@ -72,10 +73,13 @@ func (m *mending) gather(ctx context.Context, k int) bool {
 		what := ""
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			what = "missing"
+			what = Missing
 		case err != nil:
 			s.Strike(fmt.Errorf("reading object %s: %w", name, err))
 			m.in.Faults.Add(Fault{s.Name, name.String(), err.Error()})
+			if s.Up() { // else it counts as silent
+				m.unread++
+			}
 			continue
 		case len(data) != shard.Size(m.ref.Class.Size(), k):
 			what = "wrong size"

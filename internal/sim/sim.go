@@ -242,7 +242,7 @@ func (e *Embassy) Check(ctx context.Context, names []shard.Name, read bool) ([]r
 		e.mu.Unlock()
 		switch {
 		case !ok:
-			flaws = append(flaws, register.Flaw{Name: n, What: "missing"})
+			flaws = append(flaws, register.Flaw{Name: n, What: register.Missing})
 		case read && !e.Forget && shard.Root(data) != n:
 			flaws = append(flaws, register.Flaw{Name: n, What: "damaged"})
 		}

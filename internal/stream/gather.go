@@ -48,7 +48,8 @@ type gatheringUp struct {
 	buf     []byte
 	builder *pack.Builder
 	list    []snapshot.Gathered
-	table   int // bytes of it
+	table   int  // bytes of it
+	alone   bool // some of them have a pack of their own only
 }
 
 const gatheringPrefix = "gathering-"
@@ -111,6 +112,7 @@ func (g *gatherer) add(s *Stream, f *flight) {
 		u.builder.Add(f.entry.ID, f.stored, int(f.entry.Raw), f.entry.Compressed)
 		f.stored = nil
 	}
+	u.alone = u.alone || entry.Alone != nil
 	u.list, u.table, u.through = append(u.list, entry), u.table+snapshot.GatheredSize(&entry), f.hash
 }
 
@@ -122,23 +124,30 @@ func (g *gatherer) write(s *Stream, u *gatheringUp) {
 	})
 }
 
-// early begins to write what has come together, though it is not full, if this stretch is in it, and reports whether it is: an
-// embassy that missed it gets its share so. What stands in an earlier gathering, and what was too large for any, it gets by
-// Repair.
-func (g *gatherer) early(s *Stream, missed uint64) bool {
+// early begins to write what has come together, though it is not full, if it holds all that embassies lack, and reports
+// whether it does.
+func (g *gatherer) early(s *Stream, a arrears) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	u := g.now
-	if g.busy || u == nil || !u.holds(missed) {
+	if g.busy || !g.now.settles(a) {
 		return false
 	}
+	u := g.now
 	g.now = nil
 	g.write(s, u)
 	return true
 }
 
-func (u *gatheringUp) holds(seq uint64) bool {
-	return seq >= u.first && seq-u.first < uint64(len(u.list))
+// brings tells whether embassies may get what they lack by a gathering: one is being written, or the next holds it all.
+func (g *gatherer) brings(a arrears) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.busy || g.now.settles(a)
+}
+
+// settles tells whether a gathering holds all that embassies lack.
+func (u *gatheringUp) settles(a arrears) bool {
+	return u != nil && a.through > 0 && !u.alone && u.first <= a.after+1 && a.through < u.first+uint64(len(u.list))
 }
 
 func (u *gatheringUp) fits(x *snapshot.Gathered) bool {
@@ -165,9 +174,9 @@ func (s *Stream) Gather(ctx context.Context) error {
 
 // closing is what is done when all is durable and nothing more comes.
 func (s *Stream) closing(ctx context.Context) error {
-	missed := s.missed()
+	a := s.arrears()
 	s.gather.mu.Lock()
-	if u := s.gather.now; u != nil && u.builder.Count() < minGathered && !u.holds(missed) {
+	if u := s.gather.now; u != nil && u.builder.Count() < minGathered && !u.settles(a) {
 		s.gather.now = nil
 	}
 	s.gather.mu.Unlock()
@@ -193,12 +202,11 @@ func (s *Stream) writeGathering(ctx context.Context, u *gatheringUp) error {
 	}
 	defer s.giveBack(ref.Class, buf)
 	u.buf, u.builder = nil, nil
-	through := u.first + uint64(len(u.list)) - 1
 	record, err := s.signGathering(u, &ref)
 	if err != nil {
 		return err
 	}
-	if err := s.sendGathering(ctx, g.last, through, record, &ref, parts); err != nil {
+	if err := s.sendGathering(ctx, u, record, &ref, parts); err != nil {
 		return fmt.Errorf("gathering %d: %w", g.last, err)
 	}
 	return s.deliver(ctx, &ref)
@@ -237,25 +245,20 @@ func (s *Stream) signGathering(u *gatheringUp, ref *snapshot.PackRef) ([]byte, e
 	return b, nil
 }
 
-// sendGathering sends a gathering, of stretches up to through, to each embassy once. The one before it, if an embassy lacks
-// its record, is given by Repair: readers need one embassy that shows it.
-func (s *Stream) sendGathering(ctx context.Context, seq, through uint64, record []byte, ref *snapshot.PackRef, parts [][]byte) error {
-	slot := ledger.Slot{Kind: ledger.GatheringRecord, Register: [16]byte(s.reg.ID), Sequence: seq}
+// sendGathering sends the newest gathering to each embassy once. One that does not take it gets it by a mending, or by Repair:
+// readers need one embassy that shows its record.
+func (s *Stream) sendGathering(ctx context.Context, u *gatheringUp, record []byte, ref *snapshot.PackRef, parts [][]byte) error {
+	slot := ledger.Slot{Kind: ledger.GatheringRecord, Register: [16]byte(s.reg.ID), Sequence: s.gather.last}
 	errs := make([]error, len(s.lanes))
 	var all sync.WaitGroup
 	for i, l := range s.lanes {
 		all.Go(func() {
 			if err := l.Objects.Put(ctx, ref.Shares[i], parts[i]); err != nil {
 				errs[i] = fmt.Errorf("%s: storing object %s: %w", l.Name, ref.Shares[i], err)
-				return
+			} else {
+				errs[i] = s.putRecord(ctx, l, slot, record)
 			}
-			if errs[i] = s.putRecord(ctx, l, slot, record); errs[i] == nil {
-				s.mu.Lock()
-				if l.missed <= through {
-					l.missed = 0
-				}
-				s.mu.Unlock()
-			}
+			s.given(l, u, errs[i] == nil)
 		})
 	}
 	all.Wait()
@@ -296,7 +299,7 @@ func (s *Stream) deliverTo(ctx context.Context, l *lane, through uint64, gathere
 	s.mu.Lock()
 	from, has := l.delivered+1, l.has
 	s.mu.Unlock()
-	names, slots, err := s.given(l, from, through, has)
+	names, slots, err := s.giving(l, from, through, has)
 	if err != nil {
 		return err
 	}
@@ -352,9 +355,9 @@ func (s *Stream) signFor(ctx context.Context, l *lane, through uint64, names []s
 	return sent.Flush(ctx)
 }
 
-// given lists the shares of an embassy of the stretches from one to another, as far as the local log holds them, and their
+// giving lists the shares of an embassy of the stretches from one to another, as far as the local log holds them, and their
 // records up to the one of which the embassy has all.
-func (s *Stream) given(l *lane, from, through, has uint64) (names []shard.Name, slots []ledger.Slot, err error) {
+func (s *Stream) giving(l *lane, from, through, has uint64) (names []shard.Name, slots []ledger.Slot, err error) {
 	s.disk.Lock()
 	defer s.disk.Unlock()
 	err = s.log.each(from, func(seq uint64, b []byte) (bool, error) {

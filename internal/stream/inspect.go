@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sort"
 	"sync"
 
 	"chancery.dev/chancery/internal/ledger"
@@ -20,7 +21,7 @@ type Report struct {
 	Gatherings int // of them
 	Void       int // stretches replaced by later ones: not looked at
 	Unfinished int // stretches at the end, and never with k embassies: no loss
-	Thin       int // packs that k embassies hold, and not all
+	Thin       int // packs that k embassies hold, and not all; not a stretch's own where all hold its gathering's
 	Hidden     int // stretches of which fewer than k embassies show a share, and the others do not answer
 	Replaced   int // packs that are lost, and that nothing needs
 	Leaving    int // packs that an order removes or removed: not looked at
@@ -36,6 +37,8 @@ type inspection struct {
 	view   *view
 	work   func(context.Context, []snapshot.PackRef) error
 	leaves func(*snapshot.PackRef) bool
+	spares bool // nothing is done for the own packs of stretches that a gathering holds for k embassies
+	unseen int  // gatherings whose pack fewer than k embassies show, and others do not answer
 	rep    *Report
 	of     map[pack.ID]register.Verdict // how packs stand that were looked at
 
@@ -58,6 +61,27 @@ const inspectBatch = 512
 // numbers of stretches (Inspector.Head). The report is there also with an error:
 // ErrForked, or ErrDamaged or ErrTooFew where the chain of records ends before what is shown.
 func Inspect(ctx context.Context, in *register.Inspector, repair bool, leaves func(*snapshot.PackRef) bool) (*Report, error) {
+	c := newInspection(ctx, in, repair, leaves)
+	defer c.listen()()
+	return c.rep, c.all()
+}
+
+// Mend gives embassies what they lack of the stretches behind a number up to another, which are durable: their records, and of
+// each stretch a share, of the gathering that holds it where there is one. It is for embassies that were away for a while;
+// what it does grows with that. A site that is up when it returns, without an error, lacks nothing that can be made.
+// It fails as Inspect does, and with ErrTooFew where what is needed to make a share is not there just now.
+func Mend(ctx context.Context, in *register.Inspector, after, through uint64, leaves func(*snapshot.PackRef) bool) (*Report, error) {
+	c := newInspection(ctx, in, true, leaves)
+	c.spares, c.sure = true, through
+	defer c.listen()()
+	err := c.between(after, through)
+	if n := c.rep.Hidden + c.unseen; err == nil && n > 0 {
+		err = fmt.Errorf("%w for %d of the stretches and gatherings behind %d", register.ErrTooFew, n, after)
+	}
+	return c.rep, err
+}
+
+func newInspection(ctx context.Context, in *register.Inspector, repair bool, leaves func(*snapshot.PackRef) bool) *inspection {
 	view := newView(in.Register, in.Agent.Trusted, in.Sites, in.Faults)
 	c := &inspection{in: in, ctx: ctx, view: view, work: in.Check, leaves: leaves, rep: &Report{}, of: map[pack.ID]register.Verdict{}}
 	if repair {
@@ -68,17 +92,21 @@ func Inspect(ctx context.Context, in *register.Inspector, repair bool, leaves fu
 		for _, s := range sites {
 			if !said[s] {
 				said[s] = true
-				in.Faults.Add(register.Fault{Embassy: s.Name, Object: register.RecordName(slot), What: "missing"})
+				in.Faults.Add(register.Fault{Embassy: s.Name, Object: register.RecordName(slot), What: register.Missing})
 			}
 		}
 		if repair {
 			giveRecord(ctx, slot, b, sites)
 		}
 	}
-	found := in.Found
-	in.Found = func(ref *snapshot.PackRef, v register.Verdict) { c.of[ref.ID] = v }
-	defer func() { in.Found = found }()
-	return c.rep, c.all()
+	return c
+}
+
+// listen takes what the inspector finds, until the function that it returns is called.
+func (c *inspection) listen() (end func()) {
+	found := c.in.Found
+	c.in.Found = func(ref *snapshot.PackRef, v register.Verdict) { c.of[ref.ID] = v }
+	return func() { c.in.Found = found }
 }
 
 func (c *inspection) all() (err error) {
@@ -93,7 +121,24 @@ func (c *inspection) all() (err error) {
 	for _, g := range newest {
 		c.sure = max(c.sure, g.Through)
 	}
-	_, _, err = c.view.walk(c.ctx, 0, ^uint64(0), nil, nil, c.take)
+	return c.walk(0, ^uint64(0))
+}
+
+// between is all for a part of the stream of which everything is durable.
+func (c *inspection) between(after, through uint64) (err error) {
+	if c.list, err = c.view.list(c.ctx, ledger.GatheringRecord, 0, ^uint64(0)); err != nil {
+		return err
+	}
+	first := sort.Search(len(c.list), func(i int) bool {
+		_, g, err := c.gathering(&c.list[i])
+		return err != nil || g.Through > after // what nobody gives is met again
+	})
+	c.list = c.list[first:]
+	return c.walk(after, through)
+}
+
+func (c *inspection) walk(after, through uint64) error {
+	_, _, err := c.view.walk(c.ctx, after, through, nil, nil, c.take)
 	if err == nil {
 		err = c.end()
 	}
@@ -198,10 +243,7 @@ func (c *inspection) advance() error {
 	for len(c.list) > 0 && c.next == nil {
 		x := &c.list[0]
 		c.list = c.list[1:]
-		b, err := c.view.read(c.ctx, x, nil, func(b []byte) error {
-			_, err := c.view.gathering(b, x.slot.Sequence)
-			return err
-		})
+		b, g, err := c.gathering(x)
 		if errors.Is(err, register.ErrTooFew) {
 			continue
 		}
@@ -209,9 +251,7 @@ func (c *inspection) advance() error {
 			return err
 		}
 		c.view.tellLacking(x, b)
-		if c.next, err = c.view.gathering(b, x.slot.Sequence); err != nil {
-			return err
-		}
+		c.next = g
 		c.rep.Gatherings++
 		c.alone = nil
 		if table, err := openTable(c.in.Register, c.next); err == nil {
@@ -219,6 +259,15 @@ func (c *inspection) advance() error {
 		}
 	}
 	return nil
+}
+
+// gathering reads the record of a gathering.
+func (c *inspection) gathering(x *shown) (b []byte, g *snapshot.Gathering, err error) {
+	b, err = c.view.read(c.ctx, x, nil, func(b []byte) error {
+		g, err = c.view.gathering(b, x.slot.Sequence)
+		return err
+	})
+	return b, g, err
 }
 
 // alones returns which stretches of a gathering have a pack of their own only.
@@ -244,21 +293,41 @@ func (c *inspection) flushPart(g *snapshot.Gathering) error {
 		}
 		refs = append(refs, *ref)
 	}
-	for _, s := range c.unit {
-		add(&s.Pack)
+	look := func() error {
+		for at := 0; at < len(refs); at += inspectBatch {
+			if err := c.work(c.ctx, refs[at:min(len(refs), at+inspectBatch)]); err != nil {
+				return err
+			}
+		}
+		refs = refs[:0]
+		return nil
 	}
 	if g != nil {
 		add(&g.Pack)
 	}
-	for at := 0; at < len(refs); at += inspectBatch {
-		if err := c.work(c.ctx, refs[at:min(len(refs), at+inspectBatch)]); err != nil {
+	if c.spares { // how the gathering's stands decides what of the others is needed
+		if err := look(); err != nil {
 			return err
 		}
+	}
+	for _, s := range c.unit {
+		if c.spares && c.gathered(g, s) && (c.of[g.Pack.ID] == register.Whole || c.of[g.Pack.ID] == register.Thin) {
+			continue
+		}
+		add(&s.Pack)
+	}
+	if err := look(); err != nil {
+		return err
 	}
 	c.judge(g)
 	c.unit = nil
 	clear(c.of)
 	return nil
+}
+
+// gathered tells whether a stretch stands in the pack of a gathering too; nil is none.
+func (c *inspection) gathered(g *snapshot.Gathering, s *snapshot.Stretch) bool {
+	return g != nil && s.Sequence >= g.First && c.alone != nil && !c.alone[s.Sequence]
 }
 
 // judge counts what the packs of a unit say of its stretches.
@@ -268,10 +337,10 @@ func (c *inspection) judge(g *snapshot.Gathering) {
 	if g != nil {
 		together = of[g.Pack.ID]
 	}
-	names := map[string]bool{} // of objects that nothing needs
+	names, spared := map[string]bool{}, map[string]bool{} // of objects that nothing needs, and that a gathering's stand for
 	for _, s := range c.unit {
 		own, other := of[s.Pack.ID], together
-		if g == nil || s.Sequence < g.First || c.alone == nil || c.alone[s.Sequence] {
+		if !c.gathered(g, s) {
 			other = 0
 		} else if apart = max(apart, own); own == 0 { // an order took the own pack, because the gathering holds it
 			apart = register.Lost
@@ -288,6 +357,8 @@ func (c *inspection) judge(g *snapshot.Gathering) {
 		case own == register.Lost:
 			rep.Replaced++
 			unneeded(names, &s.Pack)
+		case own == register.Thin && other == register.Whole:
+			unneeded(spared, &s.Pack)
 		case own == register.Thin:
 			rep.Thin++
 		}
@@ -298,8 +369,11 @@ func (c *inspection) judge(g *snapshot.Gathering) {
 		unneeded(names, &g.Pack)
 	case together == register.Thin:
 		rep.Thin++
+	case together == register.Hidden:
+		c.unseen++
 	}
 	c.in.Faults.Drop(names)
+	c.in.Faults.DropMissing(spared)
 }
 
 func unneeded(names map[string]bool, ref *snapshot.PackRef) {

@@ -231,23 +231,32 @@ func (l *recordLog) close() error {
 }
 
 // streamState is what a stream remembers between runs besides its records: what k embassies are known to hold, and
-// per embassy up to which number it has all records, and was given deliveries. It is written without an fsync: a program
-// that dies loses nothing of it, and what a machine loses is asked of the embassies again.
+// per embassy up to which number it has all records, was given deliveries, and has a share of everything. It is written
+// without an fsync: a program that dies loses nothing of it, and what a machine loses is asked of the embassies again.
 //
-//	kept u64 | count u32 | per embassy: id 16, has u64, delivered u64 | first 8 bytes of SHA-256 of the rest
+//	kept u64 | count u32 | per embassy: id 16, has u64, delivered u64, whole u64 | first 8 bytes of SHA-256 of the rest
+//
+// Before there was whole the rows were 8 bytes shorter; deliveries then say as much as is known.
 type streamState struct {
 	kept  uint64
 	sites map[[16]byte]siteState
 }
 
-type siteState struct{ has, delivered uint64 }
+type siteState struct{ has, delivered, whole uint64 }
+
+const (
+	siteRow    = 16 + 3*8
+	oldSiteRow = 16 + 2*8
+)
 
 func (st *streamState) bytes() []byte {
 	b := binary.BigEndian.AppendUint64(nil, st.kept)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(st.sites)))
 	for id, x := range st.sites {
 		b = append(b, id[:]...)
-		b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, x.has), x.delivered)
+		for _, n := range []uint64{x.has, x.delivered, x.whole} {
+			b = binary.BigEndian.AppendUint64(b, n)
+		}
 	}
 	sum := sha256.Sum256(b)
 	return append(b, sum[:8]...)
@@ -263,13 +272,20 @@ func readStreamState(path string) *streamState {
 	if sum := sha256.Sum256(body); !bytes.Equal(sum[:8], b[len(body):]) {
 		return st
 	}
-	n := int(binary.BigEndian.Uint32(body[8:]))
-	if len(body) != 12+32*n {
+	n, row := int(binary.BigEndian.Uint32(body[8:])), siteRow
+	if len(body) == 12+oldSiteRow*n {
+		row = oldSiteRow
+	}
+	if len(body) != 12+row*n {
 		return st
 	}
 	st.kept = binary.BigEndian.Uint64(body)
-	for rest := body[12:]; len(rest) > 0; rest = rest[32:] {
-		st.sites[[16]byte(rest)] = siteState{binary.BigEndian.Uint64(rest[16:]), binary.BigEndian.Uint64(rest[24:])}
+	for rest := body[12:]; len(rest) > 0; rest = rest[row:] {
+		x := siteState{has: binary.BigEndian.Uint64(rest[16:]), delivered: binary.BigEndian.Uint64(rest[24:])}
+		if x.whole = x.delivered; row == siteRow {
+			x.whole = binary.BigEndian.Uint64(rest[32:])
+		}
+		st.sites[[16]byte(rest)] = x
 	}
 	return st
 }

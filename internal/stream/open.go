@@ -29,6 +29,9 @@ type Options struct {
 	Holders int
 	// Without names embassies that are gone for good, which are not waited for.
 	Without []charter.EmbassyID
+	// Mend gives embassies that were away, also before the stream was opened, what comes in no gathering. It is called
+	// again and again until they have everything. Nil leaves that to whoever repairs the register.
+	Mend Mender
 }
 
 // Open prepares to append to a register's stream: it brings the local copy of the records up to date with the
@@ -53,7 +56,7 @@ func Open(ctx context.Context, reg *register.Register, agent *register.Agent, op
 		return nil, fmt.Errorf("stream of register %s: %w", reg.Name, err)
 	}
 	s := &Stream{
-		reg: reg, agent: agent, holders: holders, dir: dir, unlock: unlock,
+		reg: reg, agent: agent, holders: holders, mender: opts.Mend, dir: dir, unlock: unlock,
 		desks: newDesks(reg.IDKey), before: make(chan struct{}), spare: map[pack.Class][][]byte{},
 		view: newView(reg, agent.Trusted, reg.Sites(), &register.Faults{}), logging: make(chan struct{}, 1),
 	}
@@ -301,15 +304,30 @@ func (o *opening) one(ctx context.Context, seq uint64) (*snapshot.Stretch, error
 
 // lanes makes a lane of each embassy.
 func (o *opening) lanes(ctx context.Context) error {
+	var newest held // of the gathering during which the last run may have died
+	if o.base != nil {
+		held, err := o.view.holders(ctx, []*snapshot.PackRef{&o.base.Pack})
+		if err != nil {
+			return err
+		}
+		newest = held[0]
+	}
 	for i, x := range o.view.sites {
 		l := &lane{Site: x, beyond: map[uint64]bool{}, under: map[uint64]bool{}, has: o.view.prefix[i]}
 		known, ok := o.known.sites[x.ID]
+		if !ok {
+			known.delivered, known.whole = o.from, o.from
+		}
 		if why := x.Reason(); why != nil {
 			l.why, l.pause, l.retry, l.has = why, firstPause, time.Now().Add(firstPause), known.has
 		}
 		l.has = min(l.has, o.last)
-		if l.delivered = min(known.delivered, o.last); !ok {
-			l.delivered = o.from
+		l.delivered = min(known.delivered, o.last)
+		if l.whole = min(known.whole, o.kept); o.base != nil && newest.lacks[i] {
+			l.whole = min(l.whole, o.base.First-1)
+		}
+		if l.whole < o.kept {
+			l.missed = o.kept
 		}
 		o.Stream.lanes = append(o.Stream.lanes, l)
 	}

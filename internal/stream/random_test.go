@@ -20,6 +20,7 @@ type walk struct {
 	next int // piece to append
 	told int // newest that was told to be durable, over all lives
 	down []int
+	same bool // it goes on where it was, each time
 }
 
 func (w *walk) toggle() {
@@ -61,14 +62,14 @@ func (w *walk) die() {
 	for _, i := range w.down {
 		w.state.Embassies[i].Fail(sim.Down())
 	}
-	if w.rand.IntN(3) == 0 { // a machine that remembers nothing
+	if !w.same && w.rand.IntN(3) == 0 { // a machine that remembers nothing
 		w.heal()
 		w.dir = sim.FastDir(w)
 	}
 	if len(w.down) > 0 && w.rand.IntN(2) == 0 {
 		w.heal()
 	}
-	w.flow = w.bench.flow()
+	w.flow = w.flowOf(w.options)
 	position, _, err := w.Last()
 	check(w, err)
 	last, _ := strconv.Atoi(strings.TrimPrefix(string(position), "position "))

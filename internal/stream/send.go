@@ -14,15 +14,11 @@ import (
 const (
 	firstPause = 250 * time.Millisecond // after an embassy failed; it doubles
 	lastPause  = 5 * time.Second        // and ends here
-	tendPause  = time.Second            // between two looks for embassies that are back
 	// maxLingering is how many durable stretches may be on their way to slow embassies.
 	maxLingering = 64
 	// fillBatch is how many records that an embassy lacks are read from disk at once.
 	fillBatch = 64
 )
-
-// earlyPause is how long after each other gatherings are written before they are full, because an embassy is back.
-var earlyPause = 10 * time.Second
 
 // errSlow means that an embassy took so long that the others would have had to wait.
 var errSlow = errors.New("slower than the stream")
@@ -37,7 +33,8 @@ type lane struct {
 	beyond  map[uint64]bool
 	under   map[uint64]bool // records that are on their way, maybe with others
 	filling bool
-	missed  uint64 // the newest stretch of which it did not take the share, until it takes a gathering of it; 0: none
+	whole   uint64 // it has a share of all stretches up to this one, in their own packs or gatherings'
+	missed  uint64 // the newest stretch behind it of which, or of whose gathering, it may have none; 0: it misses nothing
 
 	delivered uint64 // deliveries say what it was given, up to this stretch
 }
@@ -62,7 +59,9 @@ func (s *Stream) carry(f *flight, l *lane) {
 	}
 	if !shared {
 		s.mu.Lock()
-		l.missed = max(l.missed, f.seq)
+		if f.seq > l.whole { // else it has the gathering
+			l.missed = max(l.missed, f.seq)
+		}
 		s.mu.Unlock()
 	}
 }
@@ -255,7 +254,8 @@ func (s *Stream) toRemember() (*streamState, uint64) {
 	st := &streamState{kept: s.kept, sites: map[[16]byte]siteState{}}
 	keep := s.kept
 	for _, l := range s.lanes {
-		st.sites[l.ID] = siteState{l.has, l.delivered}
+		l.whole = s.settledFor(l)
+		st.sites[l.ID] = siteState{l.has, l.delivered, l.whole}
 		keep = min(keep, l.has, l.delivered)
 	}
 	return st, keep
@@ -340,7 +340,7 @@ func (s *Stream) fillFrom(l *lane, from, end uint64) error {
 func (s *Stream) tend() {
 	t := time.NewTicker(tendPause)
 	defer t.Stop()
-	early := time.Now()
+	var done tending
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -352,20 +352,6 @@ func (s *Stream) tend() {
 			s.mayFill(l)
 		}
 		s.mu.Unlock()
-		if time.Since(early) >= earlyPause && s.gather.early(s, s.missed()) {
-			early = time.Now()
-		}
+		s.catchUp(&done)
 	}
-}
-
-// missed is the newest stretch that an embassy missed which answers again; 0: none.
-func (s *Stream) missed() (newest uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.lanes {
-		if l.why == nil {
-			newest = max(newest, l.missed)
-		}
-	}
-	return newest
 }

@@ -57,12 +57,13 @@ func MaxData() int { return pack.Largest(pack.Data) - 64 }
 //	       ── sign, write to disk at home ──> every embassy: the record after ┘ done(nil), and into the next gathering
 //
 // An embassy that fails is tried again, less and less often, with what is appended then. When it is back it gets the records
-// that it missed, and a gathering of the stretches that are in none yet; other shares that it missed it gets by Repair. While
-// too few answer, everything waits and nothing is lost.
+// that it missed, and the shares: in a gathering, where the stretches are in none yet, or by Options.Mend. While too few answer,
+// everything waits and nothing is lost.
 type Stream struct {
 	reg     *register.Register
 	agent   *register.Agent
 	holders int // of a stretch, before it is durable
+	mender  Mender
 	dir     string
 	coder   *shard.Coder
 	unlock  func()

@@ -31,6 +31,7 @@ func piece(n int) (position, data []byte) {
 type flow struct {
 	*bench
 	*stream.Stream
+	options stream.Options
 
 	mu   sync.Mutex
 	told []int // numbers of pieces that were told to be durable, in order
@@ -41,7 +42,7 @@ func (b *bench) flow() *flow { return b.flowOf(stream.Options{}) }
 
 func (b *bench) flowOf(o stream.Options) *flow {
 	b.Helper()
-	f := &flow{bench: b}
+	f := &flow{bench: b, options: o}
 	var err error
 	f.Stream, err = stream.Open(b.Context(), b.reg(), b.state.Agent, o)
 	check(b, err)
