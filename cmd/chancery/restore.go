@@ -60,8 +60,7 @@ type restoreJSON struct {
 
 func restoreCommand(u *ui) *cobra.Command {
 	var f restoreFlags
-	var identity string
-	var include []string
+	var identities, include []string
 	c := &cobra.Command{
 		Use: "restore REGISTER[@SNAPSHOT]", Short: "Restore a snapshot, or some paths of it, with a reader's key", Args: cobra.MaximumNArgs(1),
 		Long: "Restores the newest snapshot, or the one named by its number, from as many embassies as are needed. What an\n" +
@@ -71,20 +70,26 @@ func restoreCommand(u *ui) *cobra.Command {
 			"missing beside it, in DIR.missing.txt. Owners come back when run as root, and only then.\n\n" +
 			"Of a register that is a PostgreSQL cluster the folder becomes the data directory. A server that is started on it\n" +
 			"recovers to the moment that was named, and this command hands out its log until then: leave it running. Without a\n" +
-			"number it takes the newest base backup before it.",
+			"number it takes the newest base backup before it.\n\n" +
+			"With --cut all registers of a cut come back, each with the --identity that opens it. One that none of them opens, or an\n" +
+			"identity that opens none, is refused before anything is written.",
 		Example: "  chancery restore land@latest --home HOME --identity READER.key --to DIR --include deeds/2024\n" +
-			"  chancery restore population --home HOME --identity READER.key --to DIR --time 2026-03-01T12:00:00Z --owner postgres",
+			"  chancery restore population --home HOME --identity READER.key --to DIR --time 2026-03-01T12:00:00Z --owner postgres\n" +
+			"  chancery restore --cut before-merger --home HOME --identity LAND.key --identity PEOPLE.key --to DIR",
 	}
 	dir := homeFlag(c)
 	f.add(c)
 	c.Flags().StringVar(&f.cut, "cut", "", "instead of a register: all registers of this cut, each into a folder of its name")
-	c.Flags().StringVar(&identity, "identity", "", "a reader's private key file")
+	c.Flags().StringArrayVar(&identities, "identity", nil, "a reader's private key file; with --cut once for each that its registers take")
 	staleFlag(c, &f.stale)
 	c.Flags().StringArrayVar(&include, "include", nil, "a path in the snapshot to restore, with all below it; once for each")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		cleanPaths(include)
 		if (len(args) == 0) == (f.cut == "") {
 			return usageError(c, errors.New("name a register, or a cut with --cut"))
+		}
+		if f.cut == "" && len(identities) > 1 {
+			return usageError(c, errors.New("one reader's --identity is enough; several are for --cut"))
 		}
 		if err := checkTarget(f.to); err != nil {
 			return err
@@ -96,8 +101,9 @@ func restoreCommand(u *ui) *cobra.Command {
 		defer conn.close()
 		conn.stale = f.stale
 		if f.cut != "" {
-			return f.runCut(c, u, conn, identity)
+			return f.runCut(c, u, conn, identities)
 		}
+		identity := strings.Join(identities, "") // one, or none
 		register, name := splitName(args[0])
 		def, _, err := conn.register(register)
 		if err != nil {

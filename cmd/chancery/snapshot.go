@@ -119,10 +119,16 @@ func openReader(ctx context.Context, conn *connection, register, identity string
 	return openReaderIn(ctx, conn, register, identity, "")
 }
 
+// errWhichKey refuses to read where no reader's key is named.
+var errWhichKey error = &failure{
+	err: errors.New("which key? this machine can write the register and not read it"), code: exitUsage,
+	hint: "name a reader's private key file: --identity READER.key",
+}
+
 // openReaderIn opens a reader whose local files are in a folder; without one, in the register's at home.
 func openReaderIn(ctx context.Context, conn *connection, register, identity, dir string) (*archive.Reader, error) {
 	if identity == "" {
-		return nil, &failure{err: errors.New("which key? this machine can write the register and not read it"), code: exitUsage, hint: "name a reader's private key file: --identity READER.key"}
+		return nil, errWhichKey
 	}
 	_, reg, key, err := conn.registerFor(register, identity)
 	if err != nil {
