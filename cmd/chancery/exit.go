@@ -123,6 +123,7 @@ var exitTable = []struct {
 	{archive.ErrLeaving, exitFailed, "run the same command again: what the order removes is stored again"},
 	{retention.ErrRules, exitUsage, "correct the rules in the register's register.yaml"},
 	{archive.ErrNoSnapshot, exitNotFound, "chancery snapshot list REGISTER --home HOME"},
+	{archive.ErrNotYet, exitNotFound, "chancery snapshot list REGISTER --home HOME"},
 	{archive.ErrNoPath, exitNotFound, "chancery snapshot show REGISTER --files --identity READER.key --home HOME"},
 	{witness.ErrForked, exitForked, "keep the witness's folder: what lies in its conflicts is evidence"},
 	{witness.ErrDamaged, exitDamaged, "nothing of that log is cosigned; find out what befell the disk, and make a new witness: chancery witness init --dir NEW"},

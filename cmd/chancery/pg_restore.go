@@ -20,7 +20,7 @@ import (
 	"chancery.dev/chancery/internal/wal"
 )
 
-// targetFlags say which moment of a cluster is wanted, and where its parts go.
+// targetFlags say which moment is wanted, and where the parts of a cluster go.
 type targetFlags struct {
 	time, lsn, xid, name string
 	latest               bool
@@ -32,7 +32,7 @@ type targetFlags struct {
 
 func (f *targetFlags) add(c *cobra.Command) {
 	fl := c.Flags()
-	fl.StringVar(&f.time, "time", "", "cluster: everything committed until then, such as 2026-03-01T12:00:00Z")
+	fl.StringVar(&f.time, "time", "", "cluster: everything committed until then, such as 2026-03-01T12:00:00Z; files: the newest snapshot from then or before")
 	fl.StringVar(&f.lsn, "lsn", "", "cluster: everything up to this position of the log, such as 2/A0000148")
 	fl.StringVar(&f.xid, "xid", "", "cluster: up to this transaction")
 	fl.StringVar(&f.name, "name", "", "cluster: up to the restore point of this name")
@@ -46,7 +46,7 @@ func (f *targetFlags) add(c *cobra.Command) {
 
 // set tells whether anything that only a cluster has was given.
 func (f *targetFlags) set(c *cobra.Command) string {
-	for _, n := range []string{"time", "lsn", "xid", "name", "latest", "timeline", "tablespace", "owner", "no-wait"} {
+	for _, n := range []string{"lsn", "xid", "name", "latest", "timeline", "tablespace", "owner", "no-wait"} {
 		if c.Flags().Changed(n) {
 			return n
 		}
@@ -73,6 +73,9 @@ func (f *targetFlags) target() (t postgres.Target, err error) {
 	if f.time != "" {
 		if t.Time, err = time.Parse(time.RFC3339Nano, f.time); err != nil {
 			return t, fmt.Errorf("--time %q: want a moment such as 2026-03-01T12:00:00Z", f.time)
+		}
+		if t.Time.IsZero() { // which means none
+			return t, fmt.Errorf("--time %q: nothing is that old", f.time)
 		}
 	}
 	return t, nil
@@ -179,10 +182,13 @@ func (f *restoreFlags) restoreCluster(c *cobra.Command, u *ui, r *archive.Reader
 	return a, &supply{log: l, to: o.To, register: register}, err
 }
 
-// fits refuses options that mean nothing for the register's kind.
-func (f *restoreFlags) fits(c *cobra.Command, cluster bool, include []string) error {
+// fits refuses options that mean nothing for the register's kind, or for the snapshot that is named.
+func (f *restoreFlags) fits(c *cobra.Command, cluster bool, snapshot string, include []string) error {
 	if n := f.target.set(c); !cluster && n != "" {
 		return fmt.Errorf("--%s is for a PostgreSQL cluster, and this register is files", n)
+	}
+	if !cluster && snapshot != "" && f.target.time != "" {
+		return errSnapshotOrTime
 	}
 	if cluster && (len(include) > 0 || f.partial) {
 		return errors.New("of a cluster nothing is restored in part: take --include and --partial away")

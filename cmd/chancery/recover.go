@@ -30,6 +30,7 @@ type recoverJSON struct {
 	Charter    uint64        `json:"charter"`
 	Registers  []restoreJSON `json:"registers"`
 	Empty      []string      `json:"registers_without_snapshot,omitempty"`
+	NotYet     []string      `json:"registers_not_yet,omitempty"` // all snapshots are later than --time, and since when
 	Down       []string      `json:"embassies_down,omitempty"`
 	Problems   []string      `json:"problems,omitempty"` // records at embassies that could not be used
 	Freshness  []freshJSON   `json:"freshness"`          // of each embassy that answers
@@ -58,11 +59,11 @@ func recoverCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use: "recover", Short: "Bring a state's registers back on an empty machine, with enough custodians", Args: cobra.NoArgs,
 		Long: "Needs no home and no cache: kits of enough custodians, their private keys, and the embassies. Every register's\n" +
-			"newest snapshot is restored into a folder of its name; of PostgreSQL clusters the moment of --time, or with --register that\n" +
-			"of --lsn, --xid or --name. Where custodians are in different places, this machine\n" +
-			"makes a request (recover request), each custodian releases the own share to it, and the released shares are\n" +
-			"given here with --share, --request and --key, beside one kit, whose share is not used. What embassies show is held\n" +
-			"against what every witness saw of their ledgers; a register that may not be its newest is refused (exit 7).",
+			"newest snapshot is restored into a folder of its name; with --time PostgreSQL clusters as they were then, and of files the\n" +
+			"newest snapshot from then or before. With --register a cluster comes back to --lsn, --xid or --name. Where custodians are\n" +
+			"in different places, this machine makes a request (recover request), each custodian releases the own share to it, and the\n" +
+			"released shares are given here with --share, --request and --key, beside one kit, whose share is not used. What embassies\n" +
+			"show is held against what every witness saw of their ledgers; a register that may not be its newest is refused (exit 7).",
 		Example: "  chancery recover --to DIR --kit kits/mari --identity mari.key --kit kits/jaan --identity jaan.key --kit kits/anna --identity anna.key\n" +
 			"  chancery recover --to DIR --kit kits/mari --request request.txt --key node.key --share mari.share --share jaan.share --share anna.share",
 	}
@@ -112,10 +113,7 @@ func (f *recoverFlags) suits() error {
 	if of := t.lsn + t.xid + t.name; of != "" && len(f.registers) != 1 {
 		return fmt.Errorf("%q is in the log of one cluster: name it with --register", of)
 	}
-	if f.cut != "" && (t.time != "" || t.lsn != "" || t.xid != "" || t.name != "") {
-		return errors.New("--cut is a moment already")
-	}
-	return nil
+	return f.restoreFlags.suits()
 }
 
 // openingFlags are the options by which custodians open a state, but for --kit and --identity.
@@ -220,6 +218,9 @@ func (f *recoverFlags) run(c *cobra.Command, u *ui) (*recoverJSON, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := f.suitsFiles(found); err != nil {
+		return nil, usageError(c, err)
+	}
 	if err := os.MkdirAll(f.to, 0o755); err != nil {
 		return nil, err
 	}
@@ -266,6 +267,11 @@ func (f *recoverFlags) run(c *cobra.Command, u *ui) (*recoverJSON, error) {
 // verdict is what a recovery ends with.
 func (a *recoverJSON) verdict(worst []error) error {
 	grave := slices.DeleteFunc(slices.Clone(worst), func(err error) bool { return errors.Is(err, errPartial) })
+	if len(a.Registers) == 0 && len(a.NotYet) > 0 { // nothing that would be answered
+		grave = append(grave, &failure{
+			err: errors.New(strings.Join(a.NotYet, "; ")), code: exitNotFound, hint: "take a later --time; without it every register comes back to its newest",
+		})
+	}
 	switch {
 	case len(grave) > 0:
 		return errors.Join(grave...)
@@ -274,7 +280,7 @@ func (a *recoverJSON) verdict(worst []error) error {
 			err: fmt.Errorf("%w: no register could be opened", register.ErrDamaged), code: exitDamaged,
 			hint: "ask the embassies that did not answer; where one has moved: --embassy NAME=URL",
 		}
-	case len(worst) > 0 || len(a.Problems) > 0:
+	case len(worst) > 0 || len(a.Problems) > 0 || len(a.NotYet) > 0:
 		return &failure{err: errPartial, code: exitPartial}
 	}
 	return nil
@@ -329,24 +335,8 @@ func (f *recoverFlags) register(c *cobra.Command, u *ui, o *opened, found foundR
 			return err
 		}
 	}
-	if newest(wanted) {
-		accepted, err := checkNewest(c.Context(), r, name, "--snapshot "+name+"@N", f.acceptStale)
-		if err != nil {
-			return err
-		}
-		if accepted != "" {
-			a.Accepted = append(a.Accepted, accepted)
-		}
-	}
-	head, skipped, err := r.Newest(wanted)
-	for _, why := range skipped {
-		a.Problems = append(a.Problems, name+": "+why)
-	}
-	if errors.Is(err, archive.ErrNoSnapshot) && wanted == "" {
-		a.Empty = append(a.Empty, name)
-		return nil
-	}
-	if err != nil {
+	head, err := f.choose(c.Context(), r, found.secrets, wanted, a)
+	if head == nil || err != nil {
 		return err
 	}
 	to := filepath.Join(f.to, name)
@@ -434,6 +424,9 @@ func (a *recoverJSON) print(w io.Writer) {
 	}
 	for _, n := range a.Empty {
 		fmt.Fprintf(w, "Register %s has no snapshot.\n", n)
+	}
+	for _, why := range a.NotYet {
+		fmt.Fprintf(w, "Not brought back: %s.\n", printable(why))
 	}
 	for _, p := range a.Problems {
 		fmt.Fprintf(w, "Found at embassies: %s.\n", printable(p))

@@ -63,9 +63,10 @@ func restoreCommand(u *ui) *cobra.Command {
 	var identities, include []string
 	c := &cobra.Command{
 		Use: "restore REGISTER[@SNAPSHOT]", Short: "Restore a snapshot, or some paths of it, with a reader's key", Args: cobra.MaximumNArgs(1),
-		Long: "Restores the newest snapshot, or the one named by its number, from as many embassies as are needed. What an\n" +
-			"embassy gives wrong is made good from others and named. Where an embassy's ledger holds a newer snapshot than all\n" +
-			"embassies show, the newest is refused (exit 7). Where too much is lost the restore refuses, lists exactly\n" +
+		Long: "Restores the newest snapshot, with --time the newest that was taken then or before, or the one named by its number,\n" +
+			"from as many embassies as are needed. What an embassy gives wrong is made good from others and named. Where an\n" +
+			"embassy's ledger holds a newer snapshot than all embassies show, only one that is named is restored (exit 7), for the\n" +
+			"hidden one may be from before that time too. Where too much is lost the restore refuses, lists exactly\n" +
 			"which files are hit and leaves the folder empty (exit 6), unless --partial keeps the rest (exit 3) and lists what is\n" +
 			"missing beside it, in DIR.missing.txt. Owners come back when run as root, and only then.\n\n" +
 			"Of a register that is a PostgreSQL cluster the folder becomes the data directory. A server that is started on it\n" +
@@ -74,6 +75,7 @@ func restoreCommand(u *ui) *cobra.Command {
 			"With --cut all registers of a cut come back, each with the --identity that opens it. One that none of them opens, or an\n" +
 			"identity that opens none, is refused before anything is written.",
 		Example: "  chancery restore land@latest --home HOME --identity READER.key --to DIR --include deeds/2024\n" +
+			"  chancery restore land --home HOME --identity READER.key --to DIR --time 2026-03-01T12:00:00Z\n" +
 			"  chancery restore population --home HOME --identity READER.key --to DIR --time 2026-03-01T12:00:00Z --owner postgres\n" +
 			"  chancery restore --cut before-merger --home HOME --identity LAND.key --identity PEOPLE.key --to DIR",
 	}
@@ -85,11 +87,8 @@ func restoreCommand(u *ui) *cobra.Command {
 	c.Flags().StringArrayVar(&include, "include", nil, "a path in the snapshot to restore, with all below it; once for each")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		cleanPaths(include)
-		if (len(args) == 0) == (f.cut == "") {
-			return usageError(c, errors.New("name a register, or a cut with --cut"))
-		}
-		if f.cut == "" && len(identities) > 1 {
-			return usageError(c, errors.New("one reader's --identity is enough; several are for --cut"))
+		if err := f.asks(args, identities); err != nil {
+			return usageError(c, err)
 		}
 		if err := checkTarget(f.to); err != nil {
 			return err
@@ -109,7 +108,7 @@ func restoreCommand(u *ui) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := f.fits(c, def.Definition.Postgres != nil, include); err != nil {
+		if err := f.fits(c, def.Definition.Postgres != nil, name, include); err != nil {
 			return usageError(c, err)
 		}
 		if def.Definition.Postgres != nil {
@@ -125,16 +124,49 @@ func restoreCommand(u *ui) *cobra.Command {
 	return c
 }
 
+// asks refuses a command that does not say what is to come back, or with which key.
+func (f *restoreFlags) asks(args, identities []string) error {
+	switch {
+	case (len(args) == 0) == (f.cut == ""):
+		return errors.New("name a register, or a cut with --cut")
+	case f.cut == "" && len(identities) > 1:
+		return errors.New("one reader's --identity is enough; several are for --cut")
+	}
+	return f.suits()
+}
+
+// suits refuses a moment that is none, or that is not the cut's.
+func (f *restoreFlags) suits() error {
+	t := &f.target
+	if f.cut != "" && (t.time != "" || t.lsn != "" || t.xid != "" || t.name != "") {
+		return errors.New("--cut is a moment already")
+	}
+	_, err := t.target()
+	return err
+}
+
+// errSnapshotOrTime refuses two answers to one question: a snapshot of files is its moment.
+var errSnapshotOrTime = errors.New("of a register that is files --time finds the snapshot: name one, or a time")
+
 // runFiles restores a snapshot of files.
 func (f *restoreFlags) runFiles(c *cobra.Command, u *ui, r *archive.Reader, register, name string, include []string) error {
-	accepted := ""
+	target, err := f.target.target()
+	if err != nil {
+		return err
+	}
+	accepted, another := "", register+"@N"
+	if f.target.time != "" {
+		another += " without --time"
+	}
 	if newest(name) {
-		var err error
-		if accepted, err = checkNewest(c.Context(), r, register, register+"@N", f.stale); err != nil {
+		if accepted, err = checkNewest(c.Context(), r, register, another, f.stale); err != nil {
 			return err
 		}
 	}
 	head, err := r.Find(name)
+	if f.target.time != "" {
+		head, err = r.FindUntil(target.Time)
+	}
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@ import "errors"
 var (
 	// ErrNoSnapshot means that the register holds no such snapshot.
 	ErrNoSnapshot = errors.New("no such snapshot")
+	// ErrNotYet means that all snapshots of a register are later than a moment.
+	ErrNotYet = errors.New("no snapshot is that old")
 	// ErrNotRegister means that the key opens another register, or nothing.
 	ErrNotRegister = errors.New("the key does not open this register")
 )

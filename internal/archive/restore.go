@@ -8,7 +8,6 @@ import (
 	"iter"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -62,61 +61,6 @@ func (r *Reader) Faults() []register.Fault { return r.run.faults.All() }
 
 // Down returns the embassies that did not answer.
 func (r *Reader) Down() []register.Down { return r.run.sites.Down() }
-
-// Find returns the head of a snapshot by its number, or the newest for "latest" or nothing.
-// One that was released is ErrReleased, with the order.
-func (r *Reader) Find(name string) (*snapshot.Head, error) {
-	head, err := r.run.history.find(name)
-	if err != nil {
-		return nil, err
-	}
-	if order, ok := r.run.orders.released(head.Sequence); ok {
-		return nil, fmt.Errorf("snapshot %d: %w by %s", head.Sequence, ErrReleased, order)
-	}
-	return head, nil
-}
-
-// Newest returns the newest snapshot whose payload opens, and says which it passed over: whoever held home last could
-// sign heads that hold nothing. With a name it is Find.
-func (r *Reader) Newest(name string) (*snapshot.Head, []string, error) {
-	head, err := r.Find(name)
-	if err != nil || name != "" && name != "latest" {
-		return head, nil, err
-	}
-	var skipped []string
-	for {
-		_, err := r.Payload(head)
-		if err == nil {
-			return head, skipped, nil
-		}
-		if head.Sequence == 1 {
-			return nil, skipped, err
-		}
-		if len(skipped) < maxProblems {
-			skipped = append(skipped, fmt.Sprintf("snapshot %d does not open and is passed over", head.Sequence))
-		}
-		if head, err = r.run.history.head(head.Sequence - 1); err != nil {
-			return nil, skipped, err
-		}
-	}
-}
-
-func (h *history) find(name string) (*snapshot.Head, error) {
-	latest := name == "" || name == "latest"
-	seq, err := strconv.ParseUint(name, 10, 64)
-	switch {
-	case h.fork > 0 && (latest || err == nil && seq >= h.fork):
-		return nil, fmt.Errorf("%w (undisputed are the snapshots before %d: name one)", h.forked, h.fork)
-	case h.last == 0:
-		return nil, fmt.Errorf("%w: the register has none yet", ErrNoSnapshot)
-	case latest:
-		return h.head(h.last)
-	}
-	if err != nil || seq == 0 || seq > h.last {
-		return nil, fmt.Errorf("%w: %q (they are 1 to %d)", ErrNoSnapshot, name, h.last)
-	}
-	return h.head(seq)
-}
 
 // Payload opens the sealed part of a head.
 func (r *Reader) Payload(head *snapshot.Head) (*snapshot.Payload, error) {

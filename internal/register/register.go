@@ -104,7 +104,7 @@ type Agent struct {
 	CharterHash   [32]byte
 	Trusted       []ed25519.PublicKey // agents whose heads count
 	Host          string
-	Clock         func() time.Time // which snapshots claim, and nothing is decided by; nil: the machine's
+	Clock         func() time.Time // which snapshots claim; it decides alone which are of a moment that a reader asks for; nil: the machine's
 }
 
 // Now is what the agent's clock says.
