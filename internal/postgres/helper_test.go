@@ -158,7 +158,14 @@ type streaming struct {
 
 func (w *world) stream(change ...func(*postgres.StreamOptions)) *streaming {
 	w.Helper()
-	to, err := stream.Open(w.Context(), w.register(), w.state.Agent, stream.Options{Holders: w.holders})
+	reg := w.register()
+	to, err := stream.Open(w.Context(), reg, w.state.Agent, stream.Options{
+		Holders: w.holders,
+		Mend: func(ctx context.Context, sites register.Sites, after, through uint64) error {
+			_, err := archive.MendStream(ctx, reg, w.state.Agent, sites, after, through)
+			return err
+		},
+	})
 	check(w, err)
 	s := &streaming{w: w, to: to, over: make(chan struct{})}
 	o := postgres.StreamOptions{

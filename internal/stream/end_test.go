@@ -126,7 +126,9 @@ func TestWhatAnEmbassyMissedComesWithAGathering(t *testing.T) {
 	f.write(4, 6)
 	e[2].Fail(sim.Faults{})
 	f.until(func() bool {
-		return records(e[2], ledger.StretchRecord) == 6 && records(e[2], ledger.GatheringRecord) == 1
+		rep, err := b.verifies(archive.VerifyOptions{})
+		check(t, err)
+		return rep.Thin == 0 && rep.Gatherings > 0
 	})
 	f.crash()
 	for _, gone := range e {

@@ -124,15 +124,15 @@ func (g *gatherer) write(s *Stream, u *gatheringUp) {
 	})
 }
 
-// early begins to write what has come together, though it is not full, if it holds all that embassies lack, and reports
-// whether it does.
+// early begins to write what has come together, though it is not full, if it holds the newest of what embassies lack, and
+// reports whether it does.
 func (g *gatherer) early(s *Stream, a arrears) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.busy || !g.now.settles(a) {
+	u := g.now
+	if g.busy || !u.holds(a.through) {
 		return false
 	}
-	u := g.now
 	g.now = nil
 	g.write(s, u)
 	return true
@@ -145,9 +145,14 @@ func (g *gatherer) brings(a arrears) bool {
 	return g.busy || g.now.settles(a)
 }
 
-// settles tells whether a gathering holds all that embassies lack.
+// holds tells whether a stretch is of a gathering.
+func (u *gatheringUp) holds(seq uint64) bool {
+	return u != nil && seq >= u.first && seq-u.first < uint64(len(u.list))
+}
+
+// settles tells whether a gathering's pack holds all that embassies lack.
 func (u *gatheringUp) settles(a arrears) bool {
-	return u != nil && a.through > 0 && !u.alone && u.first <= a.after+1 && a.through < u.first+uint64(len(u.list))
+	return u.holds(a.through) && u.first <= a.after+1 && !u.alone
 }
 
 func (u *gatheringUp) fits(x *snapshot.Gathered) bool {
@@ -176,11 +181,13 @@ func (s *Stream) Gather(ctx context.Context) error {
 func (s *Stream) closing(ctx context.Context) error {
 	a := s.arrears()
 	s.gather.mu.Lock()
-	if u := s.gather.now; u != nil && u.builder.Count() < minGathered && !u.settles(a) {
+	if u := s.gather.now; u != nil && u.builder.Count() < minGathered && !u.holds(a.through) {
 		s.gather.now = nil
 	}
 	s.gather.mu.Unlock()
-	return s.Gather(ctx)
+	err := s.Gather(ctx)
+	s.mendLast(ctx)
+	return errors.Join(err, s.keepState())
 }
 
 // writeGathering stores a gathering's pack and record with every embassy that answers. k of them make it count.
@@ -287,12 +294,7 @@ func (s *Stream) deliver(ctx context.Context, gathered *snapshot.PackRef) error 
 		})
 	}
 	all.Wait()
-	s.mu.Lock()
-	st, _ := s.toRemember()
-	s.mu.Unlock()
-	s.disk.Lock()
-	defer s.disk.Unlock()
-	return errors.Join(context.Cause(ctx), s.state.write(st))
+	return errors.Join(context.Cause(ctx), s.keepState())
 }
 
 func (s *Stream) deliverTo(ctx context.Context, l *lane, through uint64, gathered *snapshot.PackRef) error {

@@ -18,20 +18,22 @@ var tendPause, mendPause, lastMendPause = time.Second, 10 * time.Second, 6 * tim
 // arrears are what embassies that answer may lack: stretches behind one number, up to another; none where that is 0.
 type arrears struct {
 	after, through uint64
+	filling        bool   // one of them is being given records
 	answer         uint32 // which embassies answer: a bit for each, by share
 }
 
-// arrears tells what embassies may lack that answer and have all records that they can be given.
+// arrears tells what embassies may lack that answer.
 func (s *Stream) arrears() (a arrears) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, l := range s.lanes {
-		if l.why == nil {
-			a.answer |= 1 << i
-		}
-		if l.why != nil || l.filling || l.missed == 0 {
+		if l.why != nil {
 			continue
 		}
+		if a.answer |= 1 << i; l.missed == 0 {
+			continue
+		}
+		a.filling = a.filling || l.filling
 		if a.through == 0 || l.whole < a.after {
 			a.after = l.whole
 		}
@@ -49,8 +51,8 @@ type tending struct {
 	ended    chan bool     // of a mending that runs: whether it did all
 }
 
-// catchUp begins to give embassies that are back what they missed. What is together for the next gathering and reaches
-// back far enough comes with that at once, out of this machine's memory; else what they lack is made out of what others hold.
+// catchUp begins to give embassies that are back what they missed. What is together for the next gathering comes with that at
+// once, out of this machine's memory; what else they lack is made out of what others hold.
 func (s *Stream) catchUp(t *tending) {
 	select {
 	case whole := <-t.ended:
@@ -72,17 +74,17 @@ func (s *Stream) catchUp(t *tending) {
 	if a.answer != t.answer {
 		pause = mendPause
 	}
-	if s.mender == nil || t.ended != nil || time.Since(t.mended) < pause || s.gather.brings(a) {
+	if s.mender == nil || t.ended != nil || a.filling || time.Since(t.mended) < pause || s.gather.brings(a) {
 		return
 	}
 	ended := make(chan bool, 1)
 	t.ended, t.answer = ended, a.answer
-	s.working.Go(func() { ended <- s.mend(a.after) })
+	s.working.Go(func() { ended <- s.mend(s.ctx, a.after) })
 }
 
 // mend has embassies given what they lack behind a stretch, and reports whether they have all now. Those that do not answer
 // are left alone.
-func (s *Stream) mend(after uint64) (all bool) {
+func (s *Stream) mend(ctx context.Context, after uint64) (all bool) {
 	sites := s.reg.Sites()
 	s.mu.Lock()
 	through := s.landedThrough()
@@ -98,7 +100,7 @@ func (s *Stream) mend(after uint64) (all bool) {
 	if through <= after {
 		return true
 	}
-	if err := s.mender(s.ctx, sites, after, through); err != nil {
+	if err := s.mender(ctx, sites, after, through); err != nil {
 		return false
 	}
 	s.mu.Lock()
@@ -112,6 +114,13 @@ func (s *Stream) mend(after uint64) (all bool) {
 		l.gotten(through)
 	}
 	return all
+}
+
+// mendLast is mend for a stream that is being closed: what is left of it when that must end is done by whoever opens the stream next.
+func (s *Stream) mendLast(ctx context.Context) {
+	if a := s.arrears(); s.mender != nil && a.through > 0 {
+		_ = s.mend(ctx, a.after)
+	}
 }
 
 // gotten notes that an embassy has a share of everything up to a stretch, and whether that is all it missed: Stream.mu is held.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"chancery.dev/chancery/internal/ledger"
 	"chancery.dev/chancery/internal/register"
 )
 
@@ -32,9 +33,9 @@ type lane struct {
 	has     uint64    // it has all records up to this one
 	beyond  map[uint64]bool
 	under   map[uint64]bool // records that are on their way, maybe with others
-	filling bool
-	whole   uint64 // it has a share of all stretches up to this one, in their own packs or gatherings'
-	missed  uint64 // the newest stretch behind it of which, or of whose gathering, it may have none; 0: it misses nothing
+	filling bool            // it is given records, or asked whether it is back
+	whole   uint64          // it has a share of all stretches up to this one, in their own packs or gatherings'
+	missed  uint64          // the newest stretch behind it of which, or of whose gathering, it may have none; 0: it misses nothing
 
 	delivered uint64 // deliveries say what it was given, up to this stretch
 }
@@ -249,6 +250,16 @@ func (s *Stream) remember(done []*flight) error {
 	return err
 }
 
+// keepState writes down how far the embassies are.
+func (s *Stream) keepState() error {
+	s.mu.Lock()
+	st, _ := s.toRemember()
+	s.mu.Unlock()
+	s.disk.Lock()
+	defer s.disk.Unlock()
+	return s.state.write(st)
+}
+
 // toRemember is the state, and the number below which no record is needed at home: s.mu is held.
 func (s *Stream) toRemember() (*streamState, uint64) {
 	st := &streamState{kept: s.kept, sites: map[[16]byte]siteState{}}
@@ -350,8 +361,29 @@ func (s *Stream) tend() {
 		s.mu.Lock()
 		for _, l := range s.lanes {
 			s.mayFill(l)
+			s.mayAsk(l)
 		}
 		s.mu.Unlock()
 		s.catchUp(&done)
 	}
+}
+
+// mayAsk begins to find out whether an embassy that failed is back, while nothing is on its way that would tell: s.mu is held.
+func (s *Stream) mayAsk(l *lane) {
+	if l.why == nil || l.filling || s.broken != nil || len(s.flights)+len(s.lingering) > 0 || time.Now().Before(l.retry) {
+		return
+	}
+	l.filling = true
+	newest := s.last
+	s.working.Go(func() {
+		_, err := l.Records.ListRecords(s.ctx, ledger.StretchRecord, [16]byte(s.reg.ID), newest)
+		if err != nil {
+			s.fails(l, fmt.Errorf("listing records of the stream: %w", err))
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if l.filling = false; err == nil {
+			l.answers()
+		}
+	})
 }
