@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,18 +52,9 @@ func (f *restoreFlags) runCut(c *cobra.Command, u *ui, conn *connection, identit
 	if err := os.MkdirAll(f.to, 0o755); err != nil {
 		return err
 	}
-	done := map[[16]byte]bool{}
-	answers := []restoreJSON{}
-	var supplies []*supply
-	for _, p := range parts {
-		a, s, err := p.restore(c, u)
-		if err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
-		}
-		answers, done[[16]byte(p.register.Record.ID)] = append(answers, *a), true
-		if s != nil {
-			supplies = append(supplies, s)
-		}
+	answers, supplies, failed := restoreParts(c, u, parts)
+	if err := c.Context().Err(); err != nil {
+		return err
 	}
 	if err := u.answer(answers, func(w io.Writer) {
 		for i := range answers {
@@ -71,11 +63,40 @@ func (f *restoreFlags) runCut(c *cobra.Command, u *ui, conn *connection, identit
 	}); err != nil {
 		return err
 	}
-	errs := []error{wholeCut(parts[0].cut, done)}
-	if !f.target.noWait {
-		errs = append(errs, serveAll(c.Context(), u, supplies))
+	for i := range answers {
+		answers[i].explain(u)
 	}
-	return errors.Join(errs...)
+	if !f.target.noWait {
+		failed = errors.Join(failed, serveAll(c.Context(), u, supplies))
+	}
+	return failed
+}
+
+// restoreParts writes the registers of a cut. What is wrong with one keeps no other from coming back.
+func restoreParts(c *cobra.Command, u *ui, parts []*cutPart) (answers []restoreJSON, supplies []*supply, failed error) {
+	done := map[[16]byte]bool{}
+	answers = []restoreJSON{}
+	var partial error
+	for _, p := range parts {
+		a, s, err := p.restore(c, u)
+		if a != nil {
+			answers = append(answers, *a)
+		}
+		if errors.Is(err, errPartial) {
+			partial = err
+		} else if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", p.name, err))
+			continue
+		}
+		done[[16]byte(p.register.Record.ID)] = true
+		if s != nil {
+			supplies = append(supplies, s)
+		}
+	}
+	if failed == nil {
+		failed = cmp.Or(wholeCut(parts[0].cut, done), partial)
+	}
+	return answers, supplies, failed
 }
 
 // findCut finds which registers of this home are of a cut.

@@ -326,7 +326,7 @@ func TestAReleaseLeavesWhatChangesWereBuiltUpon(t *testing.T) {
 	t.Parallel()
 	p := newPaged(t)
 	a := &ages{bench: p.b}
-	p.now["data/gone"] = sim.Bytes(100, 36<<20) // fills packs
+	p.now["data/gone"] = sim.Bytes(100, 100<<20) // fills more packs than are filled at once
 	for i := range 4 {
 		p.now[fmt.Sprintf("data/kept/%d", i)] = sim.Bytes(uint64(200+i), 100*block)
 	}
