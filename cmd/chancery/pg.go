@@ -177,10 +177,13 @@ func (c *connection) stream(ctx context.Context, u *ui, name string, without ...
 
 // mender gives embassies that were away what they missed of a stream, and says so.
 func (c *connection) mender(u *ui, reg *register.Register) stream.Mender {
-	return func(ctx context.Context, sites register.Sites, after, through uint64) error {
-		made, err := archive.MendStream(ctx, reg, c.agent(), sites, after, through)
+	return func(ctx context.Context, what stream.Lack) error {
+		made, err := archive.MendStream(ctx, reg, c.agent(), what)
 		if made > 0 && !u.quiet {
 			u.note("%s: %s made for embassies that were away", reg.Name, plural(made, "object"))
+		}
+		if err != nil && ctx.Err() == nil {
+			u.note("%s: not all that embassies missed could be made for them: %s", reg.Name, printable(err.Error()))
 		}
 		return err
 	}

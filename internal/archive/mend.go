@@ -9,26 +9,25 @@ import (
 	"chancery.dev/chancery/internal/stream"
 )
 
-// MendStream gives embassies that were away what they lack of a register's stream behind one stretch up to another
-// (stream.Mend), with no key that opens, and signs for it. What an order removes, or will, nobody is given again. Sites that are
-// down already are not asked. It returns how many objects were made, also with an error.
-func MendStream(ctx context.Context, reg *register.Register, agent *register.Agent, sites register.Sites, after, through uint64) (made int, err error) {
-	orders, err := gatherRemovals(ctx, reg, sites)
+// MendStream gives embassies that were away what they lack of a register's stream (stream.Mend), with no key that opens, and
+// signs for it. What an order removes, or will, nobody is given again. It returns how many objects were made, also with an error.
+func MendStream(ctx context.Context, reg *register.Register, agent *register.Agent, what stream.Lack) (made int, err error) {
+	orders, err := gatherRemovals(ctx, reg, what.Sites)
 	if err != nil {
 		return 0, err
 	}
 	for i := range orders.orders {
 		if o := &orders.orders[i]; !o.gone { // of what is gone too little is left to make anything of
-			if err := o.load(ctx, sites); err != nil {
+			if err := o.load(ctx, what.Sites); err != nil {
 				return 0, err
 			}
 		}
 	}
 	in := &register.Inspector{
-		Register: reg, Agent: agent, Sites: sites, Faults: &register.Faults{}, Moved: &atomic.Int64{},
+		Register: reg, Agent: agent, Sites: what.Sites, Faults: &register.Faults{}, Moved: &atomic.Int64{},
 		Found: func(*snapshot.PackRef, register.Verdict) {},
 	}
-	_, err = stream.Mend(ctx, in, after, through, orders.parting)
+	_, err = stream.Mend(ctx, in, what, orders.parting)
 	in.Deliver(ctx)
 	return in.Tally().Repaired, err
 }

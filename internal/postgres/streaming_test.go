@@ -8,7 +8,6 @@ import (
 
 	"chancery.dev/chancery/internal/archive"
 	"chancery.dev/chancery/internal/postgres"
-	"chancery.dev/chancery/internal/register"
 	"chancery.dev/chancery/internal/stream"
 	"chancery.dev/chancery/internal/wal"
 )
@@ -30,8 +29,8 @@ func (w *world) stream(change ...func(*postgres.StreamOptions)) *streaming {
 	reg := w.register()
 	to, err := stream.Open(w.Context(), reg, w.state.Agent, stream.Options{
 		Holders: w.holders,
-		Mend: func(ctx context.Context, sites register.Sites, after, through uint64) error {
-			_, err := archive.MendStream(ctx, reg, w.state.Agent, sites, after, through)
+		Mend: func(ctx context.Context, what stream.Lack) error {
+			_, err := archive.MendStream(ctx, reg, w.state.Agent, what)
 			return err
 		},
 	})

@@ -66,17 +66,17 @@ func Inspect(ctx context.Context, in *register.Inspector, repair bool, leaves fu
 	return c.rep, c.all()
 }
 
-// Mend gives embassies what they lack of the stretches behind a number up to another, which are durable: their records, and of
-// each stretch a share, of the gathering that holds it where there is one. It is for embassies that were away for a while;
-// what it does grows with that. A site that is up when it returns, without an error, lacks nothing that can be made.
-// It fails as Inspect does, and with ErrTooFew where what is needed to make a share is not there just now.
-func Mend(ctx context.Context, in *register.Inspector, after, through uint64, leaves func(*snapshot.PackRef) bool) (*Report, error) {
+// Mend gives embassies what they lack: records, and of each stretch a share, of the gathering that holds it where there is one.
+// It is for embassies that were away for a while; what it does grows with that. A site of the inspector's that is up when it
+// returns, without an error, lacks nothing that can be made. It fails as Inspect does, and with ErrTooFew where what is needed to
+// make a share is not there just now.
+func Mend(ctx context.Context, in *register.Inspector, what Lack, leaves func(*snapshot.PackRef) bool) (*Report, error) {
 	c := newInspection(ctx, in, true, leaves)
-	c.spares, c.sure = true, through
+	c.spares, c.sure = true, what.Through
 	defer c.listen()()
-	err := c.between(after, through)
+	err := c.between(what)
 	if n := c.rep.Hidden + c.unseen; err == nil && n > 0 {
-		err = fmt.Errorf("%w for %d of the stretches and gatherings behind %d", register.ErrTooFew, n, after)
+		err = fmt.Errorf("%w for %d of the stretches and gatherings behind %d", register.ErrTooFew, n, what.After)
 	}
 	return c.rep, err
 }
@@ -121,24 +121,24 @@ func (c *inspection) all() (err error) {
 	for _, g := range newest {
 		c.sure = max(c.sure, g.Through)
 	}
-	return c.walk(0, ^uint64(0))
+	return c.walk(Lack{Through: ^uint64(0)})
 }
 
 // between is all for a part of the stream of which everything is durable.
-func (c *inspection) between(after, through uint64) (err error) {
+func (c *inspection) between(what Lack) (err error) {
 	if c.list, err = c.view.list(c.ctx, ledger.GatheringRecord, 0, ^uint64(0)); err != nil {
 		return err
 	}
 	first := sort.Search(len(c.list), func(i int) bool {
 		_, g, err := c.gathering(&c.list[i])
-		return err != nil || g.Through > after // what nobody gives is met again
+		return err != nil || g.Through > what.After // what nobody gives is met again
 	})
 	c.list = c.list[first:]
-	return c.walk(after, through)
+	return c.walk(what)
 }
 
-func (c *inspection) walk(after, through uint64) error {
-	_, _, err := c.view.walk(c.ctx, after, through, nil, nil, c.take)
+func (c *inspection) walk(what Lack) error {
+	_, _, err := c.view.walk(c.ctx, what.After, what.Through, nil, what.records, c.take)
 	if err == nil {
 		err = c.end()
 	}

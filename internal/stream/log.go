@@ -154,6 +154,18 @@ func (l *recordLog) each(from uint64, do func(seq uint64, b []byte) (bool, error
 	return nil
 }
 
+// between returns the records behind a number, up to another, or as far as they follow each other.
+func (l *recordLog) between(after, through uint64) (out [][]byte, err error) {
+	err = l.each(after+1, func(seq uint64, b []byte) (bool, error) {
+		if seq > through || seq != after+uint64(len(out))+1 {
+			return false, nil
+		}
+		out = append(out, b)
+		return true, nil
+	})
+	return out, err
+}
+
 // get returns one record, or nil where the log does not hold it.
 func (l *recordLog) get(seq uint64) (out []byte, err error) {
 	if l.last == 0 || seq < l.first() || seq > l.last {

@@ -7,9 +7,18 @@ import (
 	"chancery.dev/chancery/internal/register"
 )
 
-// Mender gives embassies that were away what they lack behind one stretch up to another, as [Mend] does. A site that is up when it
-// returns, without an error, lacks nothing that can be made. Sites that are down when it is called need not be asked.
-type Mender func(ctx context.Context, sites register.Sites, after, through uint64) error
+// Lack is what embassies may lack that were away: of durable stretches behind one number, up to another. Sites that are down
+// are not asked.
+type Lack struct {
+	Sites          register.Sites
+	After, Through uint64
+
+	records func(after, through uint64) ([][]byte, error) // as this machine holds them; nil: it holds none
+}
+
+// Mender gives embassies what they lack, as [Mend] does. A site that is up when it returns, without an error, lacks nothing that
+// can be made.
+type Mender func(ctx context.Context, what Lack) error
 
 // Between two looks for embassies that are back is tendPause, and between two mendings mendPause. Where one after the other fails,
 // and the same embassies answer as before, it is more and more, up to lastMendPause: what one that is away holds is waited for.
@@ -100,7 +109,7 @@ func (s *Stream) mend(ctx context.Context, after uint64) (all bool) {
 	if through <= after {
 		return true
 	}
-	if err := s.mender(ctx, sites, after, through); err != nil {
+	if err := s.mender(ctx, Lack{sites, after, through, s.records}); err != nil {
 		return false
 	}
 	s.mu.Lock()
@@ -114,6 +123,13 @@ func (s *Stream) mend(ctx context.Context, after uint64) (all bool) {
 		l.gotten(through)
 	}
 	return all
+}
+
+// records returns the records of the local log behind a number, up to another.
+func (s *Stream) records(after, through uint64) ([][]byte, error) {
+	s.disk.Lock()
+	defer s.disk.Unlock()
+	return s.log.between(after, through)
 }
 
 // mendLast is mend for a stream that is being closed: what is left of it when that must end is done by whoever opens the stream next.

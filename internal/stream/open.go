@@ -145,7 +145,7 @@ func (o *opening) sync(ctx context.Context) error {
 	if o.base != nil && o.base.Through == o.from {
 		prev = &o.base.ThroughHash
 	}
-	_, _, err := v.walk(ctx, o.from, ^uint64(0), prev, o.local, o.take)
+	_, _, err := v.walk(ctx, o.from, ^uint64(0), prev, o.log.between, o.take)
 	if err == nil {
 		err = cmp.Or(v.fork(), v.hole, v.sites.Enough(o.reg.K))
 	}
@@ -198,18 +198,6 @@ func (o *opening) begin() uint64 {
 		}
 	}
 	return max(from, o.log.first()-1)
-}
-
-// local returns the records of the local log behind a number, up to another.
-func (o *opening) local(after, through uint64) (out [][]byte, err error) {
-	err = o.log.each(after+1, func(seq uint64, b []byte) (bool, error) {
-		if seq > through || seq != after+uint64(len(out))+1 {
-			return false, nil
-		}
-		out = append(out, b)
-		return true, nil
-	})
-	return out, err
 }
 
 // take keeps a record that is not in the local log yet.
