@@ -16,8 +16,12 @@ import (
 func newest(name string) bool { return name == "" || name == "latest" }
 
 // checkNewest refuses a register of which embassies withhold a newer snapshot than they show, unless that is accepted: then
-// it returns what is accepted, or nothing where there is nothing to accept. another is how to name another snapshot.
-func checkNewest(ctx context.Context, r *archive.Reader, register, another string, accept bool) (accepted string, err error) {
+// it returns what is accepted, or nothing where there is nothing to accept. Of a moment before the last that they show nothing can
+// be withheld. another is how to name another snapshot.
+func checkNewest(ctx context.Context, r *archive.Reader, moment time.Time, register, another string, accept bool) (accepted string, err error) {
+	if end, err := r.Reaches(moment); err != nil || !end {
+		return "", err
+	}
 	err = r.CheckNewest(ctx)
 	if err == nil || ctx.Err() != nil {
 		return "", err
@@ -43,7 +47,7 @@ func (f *recoverFlags) choose(ctx context.Context, r *archive.Reader, of *charte
 		another, moment = "--register "+of.Name+" "+another+" without --time", target.Time
 	}
 	if newest(wanted) {
-		accepted, err := checkNewest(ctx, r, of.Name, another, f.acceptStale)
+		accepted, err := checkNewest(ctx, r, moment, of.Name, another, f.acceptStale)
 		if err != nil {
 			return nil, err
 		}

@@ -65,8 +65,8 @@ func restoreCommand(u *ui) *cobra.Command {
 		Use: "restore REGISTER[@SNAPSHOT]", Short: "Restore a snapshot, or some paths of it, with a reader's key", Args: cobra.MaximumNArgs(1),
 		Long: "Restores the newest snapshot, with --time the newest that was taken then or before, or the one named by its number,\n" +
 			"from as many embassies as are needed. What an embassy gives wrong is made good from others and named. Where an\n" +
-			"embassy's ledger holds a newer snapshot than all embassies show, only one that is named is restored (exit 7), for the\n" +
-			"hidden one may be from before that time too. Where too much is lost the restore refuses, lists exactly\n" +
+			"embassy's ledger holds a newer snapshot than all embassies show, the newest is refused (exit 7), and so is a time later\n" +
+			"than all that they show. Where too much is lost the restore refuses, lists exactly\n" +
 			"which files are hit and leaves the folder empty (exit 6), unless --partial keeps the rest (exit 3) and lists what is\n" +
 			"missing beside it, in DIR.missing.txt. Owners come back when run as root, and only then.\n\n" +
 			"Of a register that is a PostgreSQL cluster the folder becomes the data directory. A server that is started on it\n" +
@@ -159,7 +159,7 @@ func (f *restoreFlags) runFiles(c *cobra.Command, u *ui, r *archive.Reader, regi
 		another += " without --time"
 	}
 	if newest(name) {
-		if accepted, err = checkNewest(c.Context(), r, register, another, f.stale); err != nil {
+		if accepted, err = checkNewest(c.Context(), r, target.Time, register, another, f.stale); err != nil {
 			return err
 		}
 	}

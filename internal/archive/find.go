@@ -33,6 +33,20 @@ func (r *Reader) FindUntil(moment time.Time) (*snapshot.Head, error) {
 	return r.before(newest.Sequence+1, moment)
 }
 
+// Reaches reports whether a moment reaches to the end of what embassies show: no head is from later. Only then may a head that
+// nobody shows be from the moment or before: the times of home's heads rise with their numbers. The zero moment is the end.
+func (r *Reader) Reaches(moment time.Time) (bool, error) {
+	h := r.run.history
+	if moment.IsZero() || h.last == 0 {
+		return true, nil
+	}
+	head, err := h.head(h.last)
+	if err != nil {
+		return false, err
+	}
+	return !time.Unix(0, head.Time).After(moment), nil
+}
+
 // before returns the newest snapshot below a number that was not released and is from a moment or before; the zero moment
 // is any.
 func (r *Reader) before(seq uint64, moment time.Time) (*snapshot.Head, error) {

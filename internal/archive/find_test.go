@@ -102,6 +102,11 @@ func TestAMomentFindsTheNewestSnapshotBeforeIt(t *testing.T) {
 			t.Errorf("%s: %d, %v; want %d", c.what, number(head), err, c.want)
 		}
 	}
+	for at, want := range map[time.Time]bool{{}: true, noon.Add(3 * time.Hour): true, noon.Add(3*time.Hour - 1): false, noon: false} {
+		if end, err := rising.Reaches(at); err != nil || end != want {
+			t.Errorf("%s reaches to the end: %v, %v", at, end, err)
+		}
+	}
 	if head, err := rising.FindUntil(noon); err != nil || head.Time != noon.UnixNano() {
 		t.Fatal(number(head), err) // the control: times were as they are told here
 	}
