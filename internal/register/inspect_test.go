@@ -1,6 +1,7 @@
 package register_test
 
 import (
+	"context"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -48,6 +49,32 @@ func TestAnInspectionSaysHowAPackStands(t *testing.T) {
 	e[1].Fail(sim.Faults{})
 	e[1].Damage(b.ref.Shares[1], nil)
 	is(register.Lost, 1, 0)
+}
+
+// A share that could not be read just then is not lost: a repair that needs it says that it cannot be told.
+func TestARepairCallsNothingLostThatItCouldNotRead(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 2, 3)
+	e := b.state.Embassies
+	e[0].Damage(b.ref.Shares[0], nil)
+	e[1].Fail(sim.Faults{Before: func(_ context.Context, c *sim.Call) error {
+		if c.Op == sim.Get {
+			return sim.ErrDown
+		}
+		return nil
+	}})
+	if verdict, _ := b.inspected(true); verdict != register.Hidden {
+		t.Errorf("while one cannot be read: %d", verdict)
+	}
+	e[1].Fail(sim.Faults{})
+	if verdict, _ := b.inspected(true); verdict != register.Whole {
+		t.Errorf("when it can: %d", verdict)
+	}
+	e[1].Damage(b.ref.Shares[1], nil)
+	e[2].Damage(b.ref.Shares[2], nil)
+	if verdict, _ := b.inspected(true); verdict != register.Lost {
+		t.Errorf("the control: what is missing is lost: %d", verdict)
+	}
 }
 
 // What was lacking is made again of the others, and the embassy that was given it holds the agent's signature for that.
